@@ -1,0 +1,40 @@
+# Finds LibTorch in the PyPI wheel (TorchConfig.cmake of a CUDA wheel fails where CUDA is absent) and defines
+#   LibTorch::torch   headers and libraries: the CPU's, with PREGATE_CUDA also CUDA's
+# Looked for in PREGATE_LIBTORCH (a folder holding include/ and lib/), else where deploy/install-deps.sh puts it.
+# The include folder carries Protobuf 3.13 headers: link this target to core/model alone.
+
+set(_deps "$ENV{PREGATE_DEPS}")
+if(NOT _deps)
+  set(_cache "$ENV{XDG_CACHE_HOME}")
+  if(NOT _cache)
+    set(_cache "$ENV{HOME}/.cache")
+  endif()
+  set(_deps "${_cache}/pregate/deps")
+endif()
+set(PREGATE_LIBTORCH "${_deps}/torch/torch" CACHE PATH "LibTorch: the folder that holds include/ and lib/")
+
+find_path(LibTorch_INCLUDE_DIR ATen/ATen.h PATHS ${PREGATE_LIBTORCH}/include NO_DEFAULT_PATH)
+find_library(LibTorch_CPU_LIBRARY torch_cpu PATHS ${PREGATE_LIBTORCH}/lib NO_DEFAULT_PATH)
+find_library(LibTorch_C10_LIBRARY c10 PATHS ${PREGATE_LIBTORCH}/lib NO_DEFAULT_PATH)
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(LibTorch
+  REQUIRED_VARS LibTorch_CPU_LIBRARY LibTorch_C10_LIBRARY LibTorch_INCLUDE_DIR
+  REASON_FAILURE_MESSAGE "run deploy/install-deps.sh, or set PREGATE_LIBTORCH")
+
+if(LibTorch_FOUND AND NOT TARGET LibTorch::torch)
+  file(GLOB _nvidia_lib_dirs ${PREGATE_LIBTORCH}/../nvidia/*/lib)
+  set(_rpath ${PREGATE_LIBTORCH}/lib ${_nvidia_lib_dirs})
+  list(TRANSFORM _rpath PREPEND "-Wl,-rpath,")
+  list(TRANSFORM _nvidia_lib_dirs PREPEND "-Wl,-rpath-link," OUTPUT_VARIABLE _rpath_link)
+  add_library(LibTorch::torch INTERFACE IMPORTED)
+  target_include_directories(LibTorch::torch SYSTEM INTERFACE ${LibTorch_INCLUDE_DIR})
+  target_link_libraries(LibTorch::torch INTERFACE ${LibTorch_CPU_LIBRARY} ${LibTorch_C10_LIBRARY})
+  target_link_options(LibTorch::torch INTERFACE ${_rpath} ${_rpath_link} -Wl,--allow-shlib-undefined)
+  if(PREGATE_CUDA)
+    find_library(LibTorch_CUDA_LIBRARY torch_cuda PATHS ${PREGATE_LIBTORCH}/lib NO_DEFAULT_PATH REQUIRED)
+    find_library(LibTorch_C10_CUDA_LIBRARY c10_cuda PATHS ${PREGATE_LIBTORCH}/lib NO_DEFAULT_PATH REQUIRED)
+    # Nothing names a symbol of libtorch_cuda: without this the linker would leave it out, and CUDA would not register itself.
+    target_link_libraries(LibTorch::torch INTERFACE
+      -Wl,--no-as-needed ${LibTorch_CUDA_LIBRARY} ${LibTorch_C10_CUDA_LIBRARY} -Wl,--as-needed)
+  endif()
+endif()

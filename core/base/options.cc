@@ -1,0 +1,142 @@
+#include "core/base/options.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/base/check.h"
+
+namespace pregate {
+namespace {
+
+absl::Status SetDevice(absl::string_view text, std::string& device) {
+  uint32_t ordinal = 0;
+  const bool numbered =
+      absl::StartsWith(text, "cuda:") && absl::SimpleAtoi(text.substr(5), &ordinal);
+  if (text != "auto" && text != "cpu" && text != "cuda" && !numbered) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", text, "' is not one of auto, cpu, cuda, cuda:N"));
+  }
+  device = std::string(text);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::string_view DtypeName(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kFloat32:
+      return "float32";
+    case Dtype::kBfloat16:
+      return "bfloat16";
+  }
+  PREGATE_CHECK(false, "unknown dtype ", static_cast<int>(dtype));
+}
+
+Flag TextFlag(std::string name, std::string value_name, std::string help, std::string& target) {
+  return {.name = std::move(name),
+          .value_name = std::move(value_name),
+          .help = std::move(help),
+          .set = [&target](absl::string_view text) {
+            target = std::string(text);
+            return absl::OkStatus();
+          }};
+}
+
+Flag ChoiceFlag(std::string name,
+                std::vector<std::string> choices,
+                std::string help,
+                std::string& target) {
+  std::string value_name = absl::StrJoin(choices, "|");
+  return {.name = std::move(name),
+          .value_name = std::move(value_name),
+          .help = std::move(help),
+          .set = [&target, choices = std::move(choices)](absl::string_view text) {
+            if (std::find(choices.begin(), choices.end(), text) == choices.end()) {
+              return absl::InvalidArgumentError(
+                  absl::StrCat("'", text, "' is not one of ", absl::StrJoin(choices, ", ")));
+            }
+            target = std::string(text);
+            return absl::OkStatus();
+          }};
+}
+
+Flag CountFlag(
+    std::string name, std::string help, uint32_t minimum, uint32_t maximum, uint32_t& target) {
+  return {.name = std::move(name),
+          .value_name = "N",
+          .help = std::move(help),
+          .set = [&target, minimum, maximum](absl::string_view text) {
+            uint32_t value = 0;
+            if (!absl::SimpleAtoi(text, &value) || value < minimum || value > maximum) {
+              return absl::InvalidArgumentError(absl::StrCat(
+                  "'", text, "' is not a whole number from ", minimum, " to ", maximum));
+            }
+            target = value;
+            return absl::OkStatus();
+          }};
+}
+
+Flag SwitchFlag(std::string name, std::string help, bool& target) {
+  return {
+      .name = std::move(name),
+      .value_name = "",
+      .help = std::move(help),
+      .set = [&target](absl::string_view text) {
+        if (text != "true" && text != "false") {
+          return absl::InvalidArgumentError(absl::StrCat("'", text, "' is not one of true, false"));
+        }
+        target = text == "true";
+        return absl::OkStatus();
+      }};
+}
+
+std::vector<Flag> EngineFlags(EngineOptions& options) {
+  return {
+      TextFlag("model", "DIR", "model folder in Hugging Face's layout (required)", options.model),
+      TextFlag("served-model-name",
+               "NAME",
+               "name that requests use (default: the folder's name)",
+               options.served_model_name),
+      {.name = "device",
+       .value_name = "auto|cpu|cuda[:N]",
+       .help = "where to compute (default auto: the first GPU, else the CPU)",
+       .set = [&options](absl::string_view text) { return SetDevice(text, options.device); }},
+      ChoiceFlag("dtype",
+                 {"auto", "float32", "bfloat16"},
+                 "of weights and products (default auto: the checkpoint's)",
+                 options.dtype),
+      ChoiceFlag("cpu-isa",
+                 {"auto", "baseline", "avx2", "avx512"},
+                 "CPU instructions to use (default auto: detected)",
+                 options.cpu_isa),
+      CountFlag("threads",
+                "threads of the CPU's products (default 0: one a core)",
+                0,
+                1024,
+                options.threads),
+      CountFlag("max-batch-tokens",
+                "tokens in one step (default 512)",
+                1,
+                65536,
+                options.max_batch_tokens),
+      CountFlag(
+          "max-running", "sequences advanced together (default 64)", 1, 4096, options.max_running),
+      CountFlag("max-queued", "requests that may wait (default 256)", 1, 65536, options.max_queued),
+      CountFlag("max-context",
+                "tokens of prompt and answer (default 0: the model's own)",
+                0,
+                1u << 24,
+                options.max_context),
+      CountFlag("kv-block-size",
+                "tokens in a block of the KV cache (default 16)",
+                1,
+                1024,
+                options.kv_block_size),
+  };
+}
+
+}  // namespace pregate

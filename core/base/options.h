@@ -1,0 +1,60 @@
+// What the engine can be told, and the flags that tell it. The daemon, its configuration file and
+// the bench all read this one table.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+
+namespace pregate {
+
+enum class Dtype { kFloat32, kBfloat16 };
+
+// "float32" or "bfloat16".
+absl::string_view DtypeName(Dtype dtype);
+
+struct EngineOptions {
+  std::string model;              // a Hugging Face folder
+  std::string served_model_name;  // "" = the folder's name
+  std::string device = "auto";    // auto, cpu, cuda or cuda:N
+  std::string dtype = "auto";     // auto, float32 or bfloat16; auto is the checkpoint's
+  std::string cpu_isa =
+      "auto";  // auto, baseline, avx2 or avx512: what our own kernels and LibTorch may use
+  uint32_t threads = 0;             // of the engine's products; 0 = one a core
+  uint32_t max_batch_tokens = 512;  // in one step, prompt and generated together
+  uint32_t max_running = 64;        // sequences advanced together
+  uint32_t max_queued = 256;        // requests that wait for a place
+  uint32_t max_context = 0;         // tokens of prompt and answer; 0 = what the model was made for
+  uint32_t kv_block_size = 16;      // tokens in a block of the KV cache
+};
+
+// One flag `--name VALUE`, which is also the field `name` of pregate.v1.Config with underscores for
+// dashes.
+struct Flag {
+  std::string name;        // kebab-case, without dashes in front
+  std::string value_name;  // what --help shows for the value; "" for a switch, which takes none and
+                           // means "true"
+  std::string help;        // one line, with the default
+  // Parses and stores a value. INVALID_ARGUMENT says what is wrong with it and what is allowed; the
+  // caller adds the flag's name.
+  std::function<absl::Status(absl::string_view)> set;
+};
+
+// The flags of `options`, which must outlive them.
+std::vector<Flag> EngineFlags(EngineOptions& options);
+
+// Flags of common kinds, for tables like the one above. `target` must outlive the flag.
+Flag TextFlag(std::string name, std::string value_name, std::string help, std::string& target);
+Flag ChoiceFlag(std::string name,
+                std::vector<std::string> choices,
+                std::string help,
+                std::string& target);
+Flag CountFlag(
+    std::string name, std::string help, uint32_t minimum, uint32_t maximum, uint32_t& target);
+Flag SwitchFlag(std::string name, std::string help, bool& target);
+
+}  // namespace pregate

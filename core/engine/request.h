@@ -1,0 +1,42 @@
+// What is asked of the engine: token ids in, and how to continue them. Plain values, validated
+// where they enter (Engine::Submit).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/base/clock.h"
+
+namespace pregate {
+
+// How a token is drawn from the logits. The order is temperature, top_k, top_p, as in Hugging
+// Face's `generate`.
+struct Sampling {
+  float temperature = 1;  // 0 = greedy: the most likely token, of equals the one with the lowest id
+  uint32_t top_k = 0;     // keep the k most likely; 0 = all
+  float top_p = 1;        // keep the fewest whose probabilities sum to at least top_p, in (0, 1]
+  uint64_t seed = 0;  // with the token's position it determines the random number, whatever else is
+                      // in the batch
+  std::optional<uint32_t>
+      logprobs;  // report the chosen token's logprob and this many of the most likely; unset = none
+};
+
+// When a sequence ends. Stop strings are the reader's business (they are found in text): it ends
+// the stream with Stop().
+struct Stopping {
+  uint32_t max_tokens = 0;  // ≥ 1
+  std::vector<uint32_t>
+      stop_token_ids;  // the model's end-of-sequence ids among them, unless they are to be ignored
+};
+
+struct Request {
+  std::string id;                          // for logs; not necessarily unique
+  std::vector<uint32_t> prompt_token_ids;  // at least one
+  Sampling sampling;
+  Stopping stopping;
+  std::optional<TimePoint> deadline;
+};
+
+}  // namespace pregate

@@ -1,0 +1,88 @@
+// The way of a request's tokens from the engine to its reader.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/base/clock.h"
+#include "core/base/mutex.h"
+
+namespace pregate {
+
+// Natural logarithms of the softmax of the raw float32 logits, before temperature.
+struct TokenLogprob {
+  struct Candidate {
+    uint32_t token_id = 0;
+    float logprob = 0;
+  };
+  float logprob = 0;           // of the chosen token
+  std::vector<Candidate> top;  // most likely first; as many as were asked for
+};
+
+struct GeneratedToken {
+  uint32_t token_id = 0;
+  std::optional<TokenLogprob> logprob;  // when Sampling::logprobs is set
+};
+
+enum class FinishReason { kStop, kLength };
+
+// How a request ended. Comes exactly once, after its last token.
+struct Completion {
+  absl::Status status;  // not OK: CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE (shutting down) or the
+                        // fault; then there is no reason
+  FinishReason reason = FinishReason::kLength;
+  std::optional<uint32_t>
+      stop_token_id;  // with kStop: the id that matched; it is not among the tokens
+  uint32_t prompt_tokens = 0;
+  uint32_t completion_tokens = 0;
+  double queue_seconds = 0;    // from Submit to the first step
+  double prefill_seconds = 0;  // from the first step to the first token
+  double decode_seconds = 0;   // from the first token to the last
+};
+
+// One request's tokens, in order, then its completion. The engine writes and never waits; one
+// reader reads when it likes. Both hold it through a shared_ptr, since either may be gone first.
+// What waits unread is bounded by the request's max_tokens. Thread-safe.
+class ResponseStream {
+ public:
+  struct Batch {
+    std::vector<GeneratedToken> tokens;
+    std::optional<Completion> completion;  // behind the tokens
+  };
+
+  // --- the reader's side ---
+
+  // Takes all that has arrived since the last call; may be empty.
+  Batch Take();
+
+  // `wake` is called whenever something has arrived since the last Take, from the thread that
+  // delivers it: it must not block and must not call back into the stream. Called at once when
+  // something is there already. Set it once; unset it with nullptr, after which no call is running
+  // or to come.
+  void SetWake(std::function<void()> wake);
+
+  // The reader wants no more: the engine frees the sequence at its next step boundary. The first of
+  // the two counts.
+  void Cancel();  // gave up: the completion is CANCELLED
+  void Stop();  // has what it wanted (a stop string): the completion is kStop, and later tokens are
+                // not counted
+
+  // --- the engine's side ---
+
+  enum class ReaderState { kReading, kStopped, kCancelled };
+  ReaderState reader_state() const;
+  void Push(GeneratedToken token);
+  void Finish(Completion completion);
+
+ private:
+  mutable Mutex mutex_;
+  std::function<void()> wake_ ABSL_GUARDED_BY(mutex_);
+  Batch arrived_ ABSL_GUARDED_BY(mutex_);
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  ReaderState reader_state_ ABSL_GUARDED_BY(mutex_) = ReaderState::kReading;
+};
+
+}  // namespace pregate

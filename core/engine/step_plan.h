@@ -1,0 +1,49 @@
+// One step of the engine as data: what each sequence contributes, and what came of it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "core/engine/request.h"
+#include "core/engine/response_stream.h"
+
+namespace pregate {
+
+// A run of consecutive tokens of one sequence. Spans and pointers stay valid until the step's
+// result has been applied.
+struct SequenceStep {
+  uint64_t sequence_id = 0;
+  absl::Span<const uint32_t> token_ids;  // at least one
+  uint32_t first_position =
+      0;  // of token_ids[0]; keys and values of all earlier positions are in the cache
+  // KV blocks of the sequence in order of position: position p is slot p % block_size of blocks[p /
+  // block_size].
+  absl::Span<const uint32_t> blocks;
+  bool is_prompt = false;  // the tokens were given, not generated
+  const Sampling* sampling =
+      nullptr;  // set: draw the token that follows the last one; unset: a prompt's earlier part
+};
+
+enum class Phase { kPrefill, kDecode, kMixed };
+
+struct StepPlan {
+  std::vector<SequenceStep> sequences;  // of distinct sequences, none empty
+  size_t num_tokens() const;
+  Phase phase() const;
+};
+
+// What one sequence got out of a step.
+struct SequenceResult {
+  absl::Status status;                  // not OK: only this sequence fails
+  std::optional<GeneratedToken> token;  // when its SequenceStep::sampling was set and status is OK
+};
+
+// One entry per StepPlan::sequences, in the same order.
+struct StepResult {
+  std::vector<SequenceResult> sequences;
+};
+
+}  // namespace pregate

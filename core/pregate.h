@@ -1,0 +1,87 @@
+// Pregate's engine behind one class: load a model, submit requests, read the statistics. This and
+// core/engine/{request, response_stream}.h, core/text and core/base are all that a server needs; no
+// transport is known here.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/base/options.h"
+#include "core/base/stats.h"
+#include "core/engine/model_description.h"
+#include "core/engine/model_runner.h"
+#include "core/engine/request.h"
+#include "core/engine/response_stream.h"
+#include "core/text/chat_template.h"
+#include "core/text/tokenizer.h"
+
+namespace pregate {
+
+class EngineLoop;
+
+// All methods are thread-safe.
+class Engine {
+ public:
+  // What an engine is put together from. chat_template may be null: the model has none.
+  struct Parts {
+    ModelDescription model;
+    std::unique_ptr<Tokenizer> tokenizer;
+    std::unique_ptr<ChatTemplate> chat_template;
+    std::unique_ptr<ModelRunner> runner;
+    std::unique_ptr<Clock> clock;
+  };
+
+  struct Load {
+    uint32_t running = 0;  // sequences
+    uint32_t waiting = 0;  // requests
+    uint32_t kv_blocks_used = 0;
+    uint32_t kv_blocks_total = 0;
+    TimePoint last_step;  // when the last step ended; the engine's start before the first
+  };
+
+  // Loads the model of `options` and starts the engine. Errors name the file, tensor or option at
+  // fault. `logger` outlives the engine.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options,
+                                                        const Logger& logger);
+
+  // Starts an engine over parts made elsewhere.
+  static absl::StatusOr<std::unique_ptr<Engine>> Assemble(Parts parts,
+                                                          const EngineOptions& options,
+                                                          const Logger& logger);
+
+  // Cuts what is still running with UNAVAILABLE; see Shutdown for a gentler end.
+  ~Engine();
+
+  // Queues a request. INVALID_ARGUMENT: an empty prompt, a token id out of range, prompt +
+  // max_tokens over the context, a sampling value out of its range. RESOURCE_EXHAUSTED: the queue
+  // is full. UNAVAILABLE: shutting down.
+  absl::StatusOr<std::shared_ptr<ResponseStream>> Submit(Request request);
+
+  // Refuses new requests and waits until the last stream has ended, or until `deadline`, when the
+  // rest is cut with UNAVAILABLE.
+  void Shutdown(TimePoint deadline);
+
+  const ModelDescription& model() const { return model_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  const ChatTemplate* chat_template() const { return chat_template_.get(); }
+  const Clock& clock() const { return *clock_; }
+  Load load() const;
+  // Set when the engine cannot go on (a device fault): every stream has been ended with it.
+  absl::Status health() const;
+  void VisitStats(StatsVisitor& visitor) const;
+
+ private:
+  explicit Engine(Parts parts);
+
+  const ModelDescription model_;
+  const std::unique_ptr<Clock> clock_;
+  const std::unique_ptr<Tokenizer> tokenizer_;
+  const std::unique_ptr<ChatTemplate> chat_template_;
+  const std::unique_ptr<ModelRunner> runner_;
+  std::unique_ptr<EngineLoop> loop_;  // last: its thread uses all of the above
+};
+
+}  // namespace pregate
