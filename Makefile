@@ -1,0 +1,45 @@
+# The verbs of this project. `make` alone lists them.
+JOBS ?= $(shell nproc)
+export CCACHE_BASEDIR = $(CURDIR)
+export CCACHE_NOHASHDIR = 1
+export CTEST_PARALLEL_LEVEL ?= $(JOBS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test check asan tsan bench format clean
+
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build/.setup: deploy/install-deps.sh deploy/apt-packages.txt
+	deploy/install-deps.sh
+	@mkdir -p build && touch $@
+
+setup: build/.setup ## Install what building and testing need (Debian 12, Ubuntu 24.04)
+
+build: setup ## Build the programs into build/release/bin
+	cmake --preset release -DPREGATE_TESTS=OFF $(if $(wildcard build/release/CMakeCache.txt),>/dev/null)
+	cmake --build --preset release -j $(JOBS)
+
+demo: build ## Serve models/switch-mini and stream its text over gRPC
+	tools/demo.sh build/release/bin
+
+test: setup ## Build everything and run all tests
+	tests/run.sh dev
+
+asan: setup ## The tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	tests/run.sh asan
+
+tsan: setup ## The tests without LibTorch under ThreadSanitizer
+	tests/run.sh tsan
+
+check: setup ## Format, clang-tidy, layers, links, shell scripts
+	tests/lint/run.sh
+
+bench: build ## Tokens per second beside their bound, for both models and a random Switch
+	bench/run.sh build/release/bin
+
+format: ## Rewrite the C++ files in the project's format
+	git ls-files '*.h' '*.cc' | xargs clang-format-14 -i
+
+clean: ## Remove what was built
+	rm -rf build
