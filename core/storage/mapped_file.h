@@ -1,0 +1,40 @@
+// A file's bytes in memory without reading them: pages come from the kernel's page cache.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace pregate {
+
+// A read-only mapping of a whole regular file. Move-only; unmaps at its end. Thread-safe.
+//
+// The file must keep its length while it is mapped: touching a page that was cut off ends the
+// process with SIGBUS. Replace a model's file by rename, never in place.
+class MappedFile {
+ public:
+  // NOT_FOUND: there is none. PERMISSION_DENIED: not readable. FAILED_PRECONDITION: a folder or a
+  // device. UNAVAILABLE: any other error of the system. Each names the path and the system's
+  // reason. An empty file is fine: bytes() is empty.
+  static absl::StatusOr<MappedFile> Open(const std::string& path);
+
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  ~MappedFile();
+
+  const std::string& path() const { return path_; }
+
+  // Begins on a page boundary and stays in place when the owner is moved.
+  absl::Span<const std::byte> bytes() const { return bytes_; }
+
+ private:
+  MappedFile(std::string path, absl::Span<const std::byte> bytes);
+  void Unmap();
+
+  std::string path_;
+  absl::Span<const std::byte> bytes_;
+};
+
+}  // namespace pregate
