@@ -6,7 +6,7 @@ failed=()
 step() { local name=$1; shift; echo "== $name"; "$@" || failed+=("$name"); }
 
 format() { git ls-files '*.h' '*.cc' | xargs clang-format-14 --dry-run --Werror; }
-shell() { git ls-files '*.sh' .ci/run | xargs shellcheck; }
+shell() { git ls-files '*.sh' .ci/run | xargs shellcheck -S warning; }
 tidy() { cmake --preset dev >/dev/null && cmake --build --preset dev --target pregate_proto >/dev/null && tests/lint/tidy.py build/dev; }
 
 step layers tests/lint/layers.py
