@@ -15,9 +15,9 @@ namespace pregate {
 // process with SIGBUS. Replace a model's file by rename, never in place.
 class MappedFile {
  public:
-  // NOT_FOUND: there is none. PERMISSION_DENIED: not readable. FAILED_PRECONDITION: a folder or a
-  // device. UNAVAILABLE: any other error of the system. Each names the path and the system's
-  // reason. An empty file is fine: bytes() is empty.
+  // Errors name the path and the system's reason, under the code that absl::ErrnoToStatus gives it
+  // (NOT_FOUND, PERMISSION_DENIED …). FAILED_PRECONDITION: not a regular file. An empty file is
+  // fine: bytes() is empty.
   static absl::StatusOr<MappedFile> Open(const std::string& path);
 
   MappedFile(MappedFile&& other) noexcept;
