@@ -11,6 +11,7 @@
 #include "core/base/log.h"
 #include "core/base/options.h"
 #include "core/base/stats.h"
+#include "core/engine/engine_load.h"
 #include "core/engine/model_description.h"
 #include "core/engine/model_runner.h"
 #include "core/engine/request.h"
@@ -34,20 +35,17 @@ class Engine {
     std::unique_ptr<Clock> clock;
   };
 
-  struct Load {
-    uint32_t running = 0;  // sequences
-    uint32_t waiting = 0;  // requests
-    uint32_t kv_blocks_used = 0;
-    uint32_t kv_blocks_total = 0;
-    TimePoint last_step;  // when the last step ended; the engine's start before the first
-  };
+  using Load = EngineLoad;
 
   // Loads the model of `options` and starts the engine. Errors name the file, tensor or option at
   // fault. `logger` outlives the engine.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options,
                                                         const Logger& logger);
 
-  // Starts an engine over parts made elsewhere.
+  // Starts an engine over parts made elsewhere, none of which is null but chat_template. The
+  // model's context becomes the least of its own, the runner's, the KV cache's and that of
+  // `options`, whose max_* are all that is read of it. INVALID_ARGUMENT: a limit that is 0, or a
+  // runner of another vocabulary. `logger` outlives the engine.
   static absl::StatusOr<std::unique_ptr<Engine>> Assemble(Parts parts,
                                                           const EngineOptions& options,
                                                           const Logger& logger);
@@ -57,11 +55,11 @@ class Engine {
 
   // Queues a request. INVALID_ARGUMENT: an empty prompt, a token id out of range, prompt +
   // max_tokens over the context, a sampling value out of its range. RESOURCE_EXHAUSTED: the queue
-  // is full. UNAVAILABLE: shutting down.
+  // is full. UNAVAILABLE: shutting down. INTERNAL: health() is not OK.
   absl::StatusOr<std::shared_ptr<ResponseStream>> Submit(Request request);
 
-  // Refuses new requests and waits until the last stream has ended, or until `deadline`, when the
-  // rest is cut with UNAVAILABLE.
+  // Refuses new requests and returns when the last stream has ended. What still runs at the first
+  // step boundary at or after `deadline` is cut with UNAVAILABLE.
   void Shutdown(TimePoint deadline);
 
   const ModelDescription& model() const { return model_; }
@@ -69,12 +67,12 @@ class Engine {
   const ChatTemplate* chat_template() const { return chat_template_.get(); }
   const Clock& clock() const { return *clock_; }
   Load load() const;
-  // Set when the engine cannot go on (a device fault): every stream has been ended with it.
+  // INTERNAL when the engine cannot go on (a device fault): every stream has been ended with it.
   absl::Status health() const;
   void VisitStats(StatsVisitor& visitor) const;
 
  private:
-  explicit Engine(Parts parts);
+  Engine(Parts parts, const EngineOptions& options, const Logger& logger);
 
   const ModelDescription model_;
   const std::unique_ptr<Clock> clock_;

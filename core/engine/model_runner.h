@@ -27,7 +27,8 @@ class ModelRunner {
   // Writes the keys and values of the plan's tokens into their blocks and draws a token for each
   // sequence that asks for one. A sequence's result depends on its own tokens, positions and
   // sampling alone: not on its neighbours, its place in the plan or how its prompt was cut into
-  // steps. A status that is not OK fails the whole step.
+  // steps. Does not throw. A status that is not OK fails the sequences of the plan; DATA_LOSS says
+  // that this runner can run no step any more (its device is lost): the engine ends.
   virtual absl::StatusOr<StepResult> Run(const StepPlan& plan) = 0;
 
   virtual void VisitStats(StatsVisitor& visitor) const = 0;

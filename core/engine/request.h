@@ -7,9 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "core/base/clock.h"
 
 namespace pregate {
+
+inline constexpr uint32_t kMaxLogprobs = 20;
 
 // How a token is drawn from the logits. The order is temperature, top_k, top_p, as in Hugging
 // Face's `generate`.
@@ -19,8 +22,8 @@ struct Sampling {
   float top_p = 1;        // keep the fewest whose probabilities sum to at least top_p, in (0, 1]
   uint64_t seed = 0;  // with the token's position it determines the random number, whatever else is
                       // in the batch
-  std::optional<uint32_t>
-      logprobs;  // report the chosen token's logprob and this many of the most likely; unset = none
+  std::optional<uint32_t> logprobs;  // report the chosen token's logprob and this many of the most
+                                     // likely, at most kMaxLogprobs; unset = none
 };
 
 // When a sequence ends. Stop strings are the reader's business (they are found in text): it ends
@@ -38,5 +41,9 @@ struct Request {
   Stopping stopping;
   std::optional<TimePoint> deadline;
 };
+
+// OK when an engine of this vocabulary and context can run `request`, else INVALID_ARGUMENT that
+// names the field, its value and the limit.
+absl::Status ValidateRequest(const Request& request, uint32_t vocab_size, uint32_t max_context);
 
 }  // namespace pregate

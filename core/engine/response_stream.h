@@ -44,8 +44,9 @@ struct Completion {
 };
 
 // One request's tokens, in order, then its completion. The engine writes and never waits; one
-// reader reads when it likes. Both hold it through a shared_ptr, since either may be gone first.
-// What waits unread is bounded by the request's max_tokens. Thread-safe.
+// reader reads when it likes. Both hold it through a shared_ptr, since either may be gone first; a
+// reader that goes before the completion calls Cancel, or the engine works on for nobody. What
+// waits unread is bounded by the request's max_tokens. Thread-safe.
 class ResponseStream {
  public:
   struct Batch {
@@ -58,31 +59,41 @@ class ResponseStream {
   // Takes all that has arrived since the last call; may be empty.
   Batch Take();
 
-  // `wake` is called whenever something has arrived since the last Take, from the thread that
-  // delivers it: it must not block and must not call back into the stream. Called at once when
-  // something is there already. Set it once; unset it with nullptr, after which no call is running
-  // or to come.
+  // `wake` is called when the first token or completion since the last Take arrives, from the
+  // thread that delivers it, and at once when something is there already; now and then it is called
+  // with nothing new to take. It must not block, since the engine waits for it, and must not call
+  // SetWake; Take is allowed. Set it once and unset it with nullptr: that waits for a call that is
+  // running, and none comes after it. So call SetWake under no lock that `wake` takes; Take, Cancel
+  // and Stop may be called under any.
   void SetWake(std::function<void()> wake);
 
   // The reader wants no more: the engine frees the sequence at its next step boundary. The first of
   // the two counts.
   void Cancel();  // gave up: the completion is CANCELLED
   void Stop();  // has what it wanted (a stop string): the completion is kStop, and later tokens are
-                // not counted
+                // neither delivered nor counted
 
   // --- the engine's side ---
 
   enum class ReaderState { kReading, kStopped, kCancelled };
   ReaderState reader_state() const;
-  void Push(GeneratedToken token);
+  // False, and the token is dropped, when the reader wants no more.
+  bool Push(GeneratedToken token);
+  // Once, after the last Push.
   void Finish(Completion completion);
 
  private:
+  void Wake();
+
   mutable Mutex mutex_;
-  std::function<void()> wake_ ABSL_GUARDED_BY(mutex_);
   Batch arrived_ ABSL_GUARDED_BY(mutex_);
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   ReaderState reader_state_ ABSL_GUARDED_BY(mutex_) = ReaderState::kReading;
+
+  // Held while wake_ runs, so that SetWake can wait for it, and never together with mutex_, so that
+  // a reader may call Take under the lock that its wake takes.
+  Mutex wake_mutex_;
+  std::function<void()> wake_ ABSL_GUARDED_BY(wake_mutex_);
 };
 
 }  // namespace pregate

@@ -1,6 +1,7 @@
 // One step of the engine as data: what each sequence contributes, and what came of it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -27,12 +28,13 @@ struct SequenceStep {
       nullptr;  // set: draw the token that follows the last one; unset: a prompt's earlier part
 };
 
+// Of a step: only prompt tokens, only generated ones, or both.
 enum class Phase { kPrefill, kDecode, kMixed };
 
 struct StepPlan {
   std::vector<SequenceStep> sequences;  // of distinct sequences, none empty
   size_t num_tokens() const;
-  Phase phase() const;
+  Phase phase() const;  // kDecode for a plan without sequences
 };
 
 // What one sequence got out of a step.

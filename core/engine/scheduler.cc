@@ -1,0 +1,113 @@
+#include "core/engine/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/base/check.h"
+
+namespace pregate {
+namespace {
+
+uint32_t BlocksFor(uint32_t positions, uint32_t block_size) {
+  return (positions + block_size - 1) / block_size;
+}
+
+}  // namespace
+
+Scheduler::Scheduler(const Limits& limits, EngineStats& stats)
+    : max_batch_tokens_(limits.max_batch_tokens),
+      max_running_(std::min(limits.max_running, limits.max_batch_tokens)),
+      kv_block_size_(limits.kv_block_size),
+      stats_(stats),
+      blocks_(limits.num_kv_blocks) {
+  PREGATE_CHECK(max_running_ > 0 && kv_block_size_ > 0);
+  running_.reserve(max_running_);
+  planned_.reserve(max_running_);
+  plan_.sequences.reserve(max_running_);
+}
+
+void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
+  PREGATE_CHECK(BlocksFor(sequence->max_positions(), kv_block_size_) <= blocks_.num_blocks());
+  waiting_.push_back(std::move(sequence));
+}
+
+const StepPlan& Scheduler::Plan(TimePoint now) {
+  DropEnded(now);
+  AdmitWaiting();
+  plan_.sequences.clear();
+  planned_.clear();
+  uint32_t budget = max_batch_tokens_;
+  for (const bool prompts : {false, true}) {
+    for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
+      Sequence& sequence = *running_[i];
+      if (sequence.in_prefill() != prompts) continue;
+      const uint32_t num_tokens = std::min(budget, sequence.num_ready());
+      plan_.sequences.push_back(sequence.Plan(num_tokens, now));
+      planned_.push_back(i);
+      budget -= num_tokens;
+    }
+  }
+  return plan_;
+}
+
+void Scheduler::Apply(StepResult result, TimePoint now) {
+  PREGATE_CHECK(result.sequences.size() == planned_.size(),
+                result.sequences.size(),
+                " results for ",
+                planned_.size(),
+                " sequences");
+  for (size_t i = 0; i < planned_.size(); ++i) {
+    std::unique_ptr<Sequence>& sequence = running_[planned_[i]];
+    std::optional<Ending> ending =
+        sequence->Apply(plan_.sequences[i], std::move(result.sequences[i]), now, stats_);
+    if (ending.has_value()) End(sequence, *std::move(ending), now);
+  }
+  std::erase(running_, nullptr);
+}
+
+void Scheduler::FailStep(const absl::Status& status, TimePoint now) {
+  for (const size_t i : planned_) End(running_[i], {.status = status, .stop_token_id = {}}, now);
+  std::erase(running_, nullptr);
+}
+
+void Scheduler::EndAll(const absl::Status& status, TimePoint now) {
+  for (auto& sequence : running_) End(sequence, {.status = status, .stop_token_id = {}}, now);
+  for (auto& sequence : waiting_) End(sequence, {.status = status, .stop_token_id = {}}, now);
+  running_.clear();
+  waiting_.clear();
+}
+
+std::vector<Scheduler::Ended> Scheduler::TakeEnded() { return std::exchange(ended_, {}); }
+
+void Scheduler::DropEnded(TimePoint now) {
+  const auto drop = [this, now](auto& sequences) {
+    for (auto& sequence : sequences) {
+      std::optional<Ending> ending = sequence->EndedOutside(now);
+      if (ending.has_value()) End(sequence, *std::move(ending), now);
+    }
+    std::erase(sequences, nullptr);
+  };
+  drop(running_);
+  drop(waiting_);
+}
+
+void Scheduler::AdmitWaiting() {
+  while (!waiting_.empty() && running_.size() < max_running_) {
+    Sequence& next = *waiting_.front();
+    std::optional<BlockLease> lease =
+        blocks_.Reserve(BlocksFor(next.max_positions(), kv_block_size_));
+    if (!lease.has_value()) return;
+    next.Admit(*std::move(lease));
+    running_.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+}
+
+// Leaves nullptr in `sequence`: its blocks are free from here on.
+void Scheduler::End(std::unique_ptr<Sequence>& sequence, Ending ending, TimePoint now) {
+  ended_.push_back({.stream = sequence->stream(),
+                    .completion = sequence->Complete(std::move(ending), now, stats_)});
+  sequence.reset();
+}
+
+}  // namespace pregate

@@ -1,0 +1,83 @@
+// Which sequences a step advances, and by how much.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "core/base/clock.h"
+#include "core/engine/engine_stats.h"
+#include "core/engine/kv_blocks.h"
+#include "core/engine/sequence.h"
+#include "core/engine/step_plan.h"
+
+namespace pregate {
+
+// A function of what was added, applied and of the times it is told: it has no clock and no thread.
+// Requests are admitted first come, first served, up to max_running and the KV blocks at hand; an
+// admitted sequence holds all the blocks it may ever need, so that none has to be stopped for
+// another. A step advances every sequence that generates by one token, then prompts in order of
+// admission, cut to what is left of max_batch_tokens. Since no more sequences run than a step has
+// tokens, the first prompt always gets on. Not thread-safe.
+class Scheduler {
+ public:
+  struct Limits {
+    uint32_t max_batch_tokens = 0;  // ≥ 1
+    uint32_t max_running = 0;       // ≥ 1; at most max_batch_tokens are used
+    uint32_t kv_block_size = 0;     // ≥ 1
+    uint32_t num_kv_blocks = 0;
+  };
+
+  // A sequence that is over and no longer known here: its completion is to be delivered.
+  struct Ended {
+    std::shared_ptr<ResponseStream> stream;
+    Completion completion;
+  };
+
+  // `stats` outlives the scheduler.
+  Scheduler(const Limits& limits, EngineStats& stats);
+
+  // Queues a sequence whose max_positions() fit into the KV blocks.
+  void Add(std::unique_ptr<Sequence> sequence);
+
+  // Drops what the readers or the deadlines have ended, admits and plans the next step, which then
+  // has to be followed by Apply or FailStep. Empty only when nothing is left to do. The plan stays
+  // valid until then.
+  const StepPlan& Plan(TimePoint now);
+  // The step of the last Plan has run; delivers its tokens.
+  void Apply(StepResult result, TimePoint now);
+  // The step of the last Plan has failed: so do its sequences.
+  void FailStep(const absl::Status& status, TimePoint now);
+  // Ends all there are.
+  void EndAll(const absl::Status& status, TimePoint now);
+
+  // Those that have ended since the last call.
+  std::vector<Ended> TakeEnded();
+
+  bool empty() const { return running_.empty() && waiting_.empty(); }
+  uint32_t num_running() const { return static_cast<uint32_t>(running_.size()); }
+  uint32_t num_waiting() const { return static_cast<uint32_t>(waiting_.size()); }
+  // Sequences that could join at once, as far as is known: none while others wait.
+  uint32_t num_places() const { return waiting_.empty() ? max_running_ - num_running() : 0; }
+  const BlockPool& blocks() const { return blocks_; }
+
+ private:
+  void DropEnded(TimePoint now);
+  void AdmitWaiting();
+  void End(std::unique_ptr<Sequence>& sequence, Ending ending, TimePoint now);
+
+  const uint32_t max_batch_tokens_;
+  const uint32_t max_running_;
+  const uint32_t kv_block_size_;
+  EngineStats& stats_;
+  BlockPool blocks_;  // before the sequences, which hold leases
+
+  std::deque<std::unique_ptr<Sequence>> waiting_;
+  std::vector<std::unique_ptr<Sequence>> running_;  // in order of admission
+  StepPlan plan_;
+  std::vector<size_t> planned_;  // places in running_, one per sequence of plan_
+  std::vector<Ended> ended_;
+};
+
+}  // namespace pregate

@@ -1,0 +1,83 @@
+// One request on its way through the engine.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/base/clock.h"
+#include "core/engine/engine_stats.h"
+#include "core/engine/kv_blocks.h"
+#include "core/engine/request.h"
+#include "core/engine/response_stream.h"
+#include "core/engine/step_plan.h"
+
+namespace pregate {
+
+// Why a sequence is over: a status that is not OK, or a reason.
+struct Ending {
+  absl::Status status;
+  FinishReason reason = FinishReason::kLength;
+  std::optional<uint32_t> stop_token_id;
+};
+
+// Knows its tokens, how many of them are in the KV cache, and when it ends; not which others run
+// beside it. Made by any thread, then used by the engine's alone.
+class Sequence {
+ public:
+  // `request` is valid (ValidateRequest).
+  Sequence(uint64_t id,
+           Request request,
+           std::shared_ptr<ResponseStream> stream,
+           TimePoint submitted);
+
+  // Positions it may ever write to the KV cache.
+  uint32_t max_positions() const;
+  // Gives it the blocks for max_positions().
+  void Admit(BlockLease lease) { lease_ = std::move(lease); }
+
+  bool in_prefill() const { return num_computed_ < prompt_size_; }
+  // Tokens that a step could process now: the rest of the prompt, or the last generated token.
+  uint32_t num_ready() const { return static_cast<uint32_t>(tokens_.size()) - num_computed_; }
+
+  // The first `num_tokens` of these as a part of a step that begins at `now`. Valid until Apply.
+  SequenceStep Plan(uint32_t num_tokens, TimePoint now);
+
+  // Set when the reader or the deadline has ended it.
+  std::optional<Ending> EndedOutside(TimePoint now) const;
+
+  // Takes in what its part of a step (Plan), which ended at `now`, has brought, and delivers the
+  // token. Set when that ends it.
+  std::optional<Ending> Apply(const SequenceStep& step,
+                              SequenceResult result,
+                              TimePoint now,
+                              EngineStats& stats);
+
+  // Its completion, counted in `stats`. It is not delivered and nothing is to be called after it.
+  Completion Complete(Ending ending, TimePoint now, EngineStats& stats);
+
+  const std::shared_ptr<ResponseStream>& stream() const { return stream_; }
+
+ private:
+  bool Deliver(GeneratedToken token, TimePoint now, EngineStats& stats);
+
+  const uint64_t id_;
+  const uint32_t prompt_size_;
+  const Sampling sampling_;
+  const uint32_t max_tokens_;
+  const std::vector<uint32_t> stop_token_ids_;  // ascending
+  const std::optional<TimePoint> deadline_;
+  const std::shared_ptr<ResponseStream> stream_;
+
+  std::vector<uint32_t> tokens_;  // the prompt, then those delivered
+  uint32_t num_computed_ = 0;     // tokens whose keys and values are in the cache
+  BlockLease lease_;
+
+  const TimePoint submitted_;
+  std::optional<TimePoint> first_step_;
+  std::optional<TimePoint> first_token_;
+  TimePoint last_token_;  // with first_token_
+};
+
+}  // namespace pregate
