@@ -14,7 +14,7 @@ struct EngineLoad {
   uint32_t kv_blocks_total = 0;
   // When the last step ended or, if the engine was idle since, when it got work: an engine that is
   // busy and has not moved this for long is stuck. The engine's start before the first request.
-  TimePoint last_step;
+  TimePoint last_step = {};
 };
 
 }  // namespace pregate

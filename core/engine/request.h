@@ -20,18 +20,19 @@ struct Sampling {
   float temperature = 1;  // 0 = greedy: the most likely token, of equals the one with the lowest id
   uint32_t top_k = 0;     // keep the k most likely; 0 = all
   float top_p = 1;        // keep the fewest whose probabilities sum to at least top_p, in (0, 1]
-  uint64_t seed = 0;  // with the token's position it determines the random number, whatever else is
-                      // in the batch
-  std::optional<uint32_t> logprobs;  // report the chosen token's logprob and this many of the most
-                                     // likely, at most kMaxLogprobs; unset = none
+  // With the token's position it determines the random number, whatever else is in the batch.
+  uint64_t seed = 0;
+  // Report the chosen token's logprob and this many of the most likely, at most kMaxLogprobs; unset
+  // = none.
+  std::optional<uint32_t> logprobs = std::nullopt;
 };
 
 // When a sequence ends. Stop strings are the reader's business (they are found in text): it ends
 // the stream with Stop().
 struct Stopping {
   uint32_t max_tokens = 0;  // ≥ 1
-  std::vector<uint32_t>
-      stop_token_ids;  // the model's end-of-sequence ids among them, unless they are to be ignored
+  // The model's end-of-sequence ids among them, unless they are to be ignored.
+  std::vector<uint32_t> stop_token_ids = {};
 };
 
 struct Request {
@@ -39,7 +40,7 @@ struct Request {
   std::vector<uint32_t> prompt_token_ids;  // at least one
   Sampling sampling;
   Stopping stopping;
-  std::optional<TimePoint> deadline;
+  std::optional<TimePoint> deadline = std::nullopt;
 };
 
 // OK when an engine of this vocabulary and context can run `request`, else INVALID_ARGUMENT that

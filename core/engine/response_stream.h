@@ -18,24 +18,25 @@ struct TokenLogprob {
     uint32_t token_id = 0;
     float logprob = 0;
   };
-  float logprob = 0;           // of the chosen token
-  std::vector<Candidate> top;  // most likely first; as many as were asked for
+  float logprob = 0;                // of the chosen token
+  std::vector<Candidate> top = {};  // most likely first; as many as were asked for
 };
 
 struct GeneratedToken {
   uint32_t token_id = 0;
-  std::optional<TokenLogprob> logprob;  // when Sampling::logprobs is set
+  std::optional<TokenLogprob> logprob = std::nullopt;  // when Sampling::logprobs is set
 };
 
 enum class FinishReason { kStop, kLength };
 
 // How a request ended. Comes exactly once, after its last token.
 struct Completion {
-  absl::Status status;  // not OK: CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE (shutting down) or the
-                        // fault; then there is no reason
+  // Not OK: CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE (shutting down) or the fault; then there is
+  // no reason.
+  absl::Status status;
   FinishReason reason = FinishReason::kLength;
-  std::optional<uint32_t>
-      stop_token_id;  // with kStop: the id that matched; it is not among the tokens
+  // With kStop: the id that matched; it is not among the tokens.
+  std::optional<uint32_t> stop_token_id = std::nullopt;
   uint32_t prompt_tokens = 0;
   uint32_t completion_tokens = 0;
   double queue_seconds = 0;    // from Submit to the first step

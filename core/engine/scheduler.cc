@@ -66,13 +66,13 @@ void Scheduler::Apply(StepResult result, TimePoint now) {
 }
 
 void Scheduler::FailStep(const absl::Status& status, TimePoint now) {
-  for (const size_t i : planned_) End(running_[i], {.status = status, .stop_token_id = {}}, now);
+  for (const size_t i : planned_) End(running_[i], {.status = status}, now);
   std::erase(running_, nullptr);
 }
 
 void Scheduler::EndAll(const absl::Status& status, TimePoint now) {
-  for (auto& sequence : running_) End(sequence, {.status = status, .stop_token_id = {}}, now);
-  for (auto& sequence : waiting_) End(sequence, {.status = status, .stop_token_id = {}}, now);
+  for (auto& sequence : running_) End(sequence, {.status = status}, now);
+  for (auto& sequence : waiting_) End(sequence, {.status = status}, now);
   running_.clear();
   waiting_.clear();
 }

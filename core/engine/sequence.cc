@@ -50,7 +50,7 @@ SequenceStep Sequence::Plan(uint32_t num_tokens, TimePoint now) {
 std::optional<Ending> Sequence::EndedOutside(TimePoint now) const {
   const ResponseStream::ReaderState reader = stream_->reader_state();
   if (reader == ResponseStream::ReaderState::kStopped) {
-    return Ending{.status = absl::OkStatus(), .reason = FinishReason::kStop, .stop_token_id = {}};
+    return Ending{.status = absl::OkStatus(), .reason = FinishReason::kStop};
   }
   // Before the cancel: a transport that sees the deadline pass cancels.
   if (deadline_.has_value() && *deadline_ <= now) {
@@ -68,7 +68,7 @@ std::optional<Ending> Sequence::Apply(const SequenceStep& step,
                                       SequenceResult result,
                                       TimePoint now,
                                       EngineStats& stats) {
-  if (!result.status.ok()) return Ending{.status = std::move(result.status), .stop_token_id = {}};
+  if (!result.status.ok()) return Ending{.status = std::move(result.status)};
   num_computed_ += static_cast<uint32_t>(step.token_ids.size());
   if (step.is_prompt) stats.OnPromptTokens(step.token_ids.size());
   if (std::optional<Ending> ending = EndedOutside(now)) return ending;
@@ -82,7 +82,7 @@ std::optional<Ending> Sequence::Apply(const SequenceStep& step,
   }
   if (!Deliver(*std::move(result.token), now, stats)) return EndedOutside(now);
   if (tokens_.size() < size_t{prompt_size_} + max_tokens_) return std::nullopt;
-  return Ending{.status = absl::OkStatus(), .reason = FinishReason::kLength, .stop_token_id = {}};
+  return Ending{.status = absl::OkStatus(), .reason = FinishReason::kLength};
 }
 
 // False when the reader wants no more.

@@ -19,7 +19,7 @@ namespace pregate {
 struct Ending {
   absl::Status status;
   FinishReason reason = FinishReason::kLength;
-  std::optional<uint32_t> stop_token_id;
+  std::optional<uint32_t> stop_token_id = std::nullopt;
 };
 
 // Knows its tokens, how many of them are in the KV cache, and when it ends; not which others run

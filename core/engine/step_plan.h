@@ -18,14 +18,14 @@ namespace pregate {
 struct SequenceStep {
   uint64_t sequence_id = 0;
   absl::Span<const uint32_t> token_ids;  // at least one
-  uint32_t first_position =
-      0;  // of token_ids[0]; keys and values of all earlier positions are in the cache
+  // Of token_ids[0]; keys and values of all earlier positions are in the cache.
+  uint32_t first_position = 0;
   // KV blocks of the sequence in order of position: position p is slot p % block_size of blocks[p /
   // block_size].
   absl::Span<const uint32_t> blocks;
   bool is_prompt = false;  // the tokens were given, not generated
-  const Sampling* sampling =
-      nullptr;  // set: draw the token that follows the last one; unset: a prompt's earlier part
+  // Set: draw the token that follows the last one; unset: a prompt's earlier part.
+  const Sampling* sampling = nullptr;
 };
 
 // Of a step: only prompt tokens, only generated ones, or both.
@@ -39,8 +39,9 @@ struct StepPlan {
 
 // What one sequence got out of a step.
 struct SequenceResult {
-  absl::Status status;                  // not OK: only this sequence fails
-  std::optional<GeneratedToken> token;  // when its SequenceStep::sampling was set and status is OK
+  absl::Status status;  // not OK: only this sequence fails
+  // When its SequenceStep::sampling was set and status is OK.
+  std::optional<GeneratedToken> token = std::nullopt;
 };
 
 // One entry per StepPlan::sequences, in the same order.
