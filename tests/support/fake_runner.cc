@@ -162,10 +162,10 @@ GeneratedToken FakeRunner::Draw(absl::Span<const uint32_t> tokens,
   const uint32_t token_id = index < options_.script.size()
                                 ? options_.script[index]
                                 : options_.first_token_id + static_cast<uint32_t>(hash % range);
-  GeneratedToken drawn{.token_id = token_id, .logprob = {}};
+  GeneratedToken drawn{.token_id = token_id};
   if (sampling.logprobs.has_value()) {
     const float logprob = -static_cast<float>(hash >> 32) / 0x1p32f;  // in (-1, 0]
-    drawn.logprob = TokenLogprob{.logprob = logprob, .top = {}};
+    drawn.logprob = TokenLogprob{.logprob = logprob};
     // The chosen token is the most likely; the next ids follow it, each a nat less likely.
     for (uint32_t i = 0; i < *sampling.logprobs; ++i) {
       drawn.logprob->top.push_back({.token_id = (token_id + i) % options_.limits.vocab_size,

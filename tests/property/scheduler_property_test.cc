@@ -1,0 +1,255 @@
+// The scheduler under random arrivals, cancels, stops, deadlines and failures: every plan keeps the
+// rules, every request ends exactly once and for a true reason, and what it got is what it would
+// have got alone.
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/engine/scheduler.h"
+#include "gtest/gtest.h"
+#include "rapidcheck.h"
+#include "rapidcheck/gtest.h"
+#include "tests/property/workload.h"
+#include "tests/support/fake_clock.h"
+#include "tests/support/fake_runner.h"
+#include "tests/support/recorded_stats.h"
+
+namespace pregate {
+namespace {
+
+constexpr Duration kStepTime = std::chrono::seconds(1);
+constexpr int kNever = -1;
+
+// A request and the steps before which things happen to it.
+struct Script {
+  Request request;
+  int arrival = 0;
+  int cancel = kNever;
+  int stop = kNever;
+  int deadline = kNever;
+  int failure = kNever;  // how many of its tokens come before one that fails
+};
+
+void showValue(const Script& script, std::ostream& os) {
+  os << script.request << " arrives " << script.arrival << " cancels " << script.cancel << " stops "
+     << script.stop << " expires " << script.deadline << " fails " << script.failure;
+}
+
+int MaybeStep(int from) {
+  return *rc::gen::inRange(0, 4) == 0 ? from + *rc::gen::inRange(0, 20) : kNever;
+}
+
+Script AnyScript(const ModelRunner::Limits& limits) {
+  Script script;
+  script.request = AnyRequest(limits);
+  script.arrival = *rc::gen::inRange(0, 30);
+  script.cancel = MaybeStep(script.arrival);
+  script.stop = MaybeStep(script.arrival);
+  script.deadline = MaybeStep(script.arrival);
+  if (*rc::gen::inRange(0, 6) == 0) script.failure = *rc::gen::inRange(0, 4);
+  return script;
+}
+
+// What is known of a request from outside.
+struct Observed {
+  std::shared_ptr<ResponseStream> stream;
+  bool planned = false;
+  bool generates = false;
+  std::vector<GeneratedToken> tokens;
+  std::optional<Completion> completion;
+};
+
+class Simulation {
+ public:
+  Simulation(const Scheduler::Limits& limits, std::vector<Script> scripts)
+      : limits_(limits),
+        scripts_(std::move(scripts)),
+        observed_(scripts_.size()),
+        runner_(RunnerOptions()),
+        scheduler_(limits, stats_) {
+    for (Script& script : scripts_) {
+      if (script.deadline != kNever) script.request.deadline = TimeOf(script.deadline);
+    }
+  }
+
+  void Run() {
+    size_t work = 0;
+    for (const Script& script : scripts_) {
+      work += script.request.prompt_token_ids.size() + script.request.stopping.max_tokens;
+    }
+    // Every step between arrivals does some work, so that this is enough.
+    const int last = 30 + static_cast<int>(work);
+    for (int step = 0; step <= last; ++step) {
+      Arrive(step);
+      React(step);
+      Step(step);
+      clock_.Advance(kStepTime);
+    }
+    CheckEnd();
+  }
+
+  static ModelRunner::Limits RunnerLimits(const Scheduler::Limits& limits) {
+    return {.vocab_size = 40,
+            .max_context = 48,
+            .kv_block_size = limits.kv_block_size,
+            .num_kv_blocks = limits.num_kv_blocks};
+  }
+
+ private:
+  TimePoint TimeOf(int step) const { return start_ + step * kStepTime; }
+
+  FakeRunner::Options RunnerOptions() {
+    FakeRunner::Options options;
+    options.limits = RunnerLimits(limits_);
+    options.before_token = [this](const SequenceStep& step) {
+      const int failure = scripts_[step.sequence_id].failure;
+      const size_t tokens = step.first_position + step.token_ids.size() -
+                            scripts_[step.sequence_id].request.prompt_token_ids.size();
+      return failure != kNever && tokens >= static_cast<size_t>(failure)
+                 ? absl::InternalError("injected")
+                 : absl::OkStatus();
+    };
+    return options;
+  }
+
+  void Arrive(int step) {
+    for (size_t i = 0; i < scripts_.size(); ++i) {
+      if (scripts_[i].arrival != step) continue;
+      observed_[i].stream = std::make_shared<ResponseStream>();
+      arrived_.push_back(i);
+      scheduler_.Add(
+          std::make_unique<Sequence>(i, scripts_[i].request, observed_[i].stream, clock_.Now()));
+    }
+  }
+
+  void React(int step) {
+    for (size_t i = 0; i < scripts_.size(); ++i) {
+      if (scripts_[i].cancel == step) observed_[i].stream->Cancel();
+      if (scripts_[i].stop == step) observed_[i].stream->Stop();
+    }
+  }
+
+  void Step(int step) {
+    const StepPlan& plan = scheduler_.Plan(clock_.Now());
+    Collect();
+    CheckPlan(plan, step);
+    if (plan.sequences.empty()) return;
+    absl::StatusOr<StepResult> result = runner_.Run(plan);
+    RC_ASSERT(result.status() == absl::OkStatus());
+    for (const SequenceStep& part : plan.sequences) {
+      observed_[part.sequence_id].generates |= part.sampling != nullptr;
+    }
+    scheduler_.Apply(*std::move(result), clock_.Now());
+    Collect();
+  }
+
+  // Takes what the scheduler has delivered and who has ended.
+  void Collect() {
+    for (Scheduler::Ended& ended : scheduler_.TakeEnded()) {
+      ended.stream->Finish(std::move(ended.completion));
+    }
+    for (const size_t i : arrived_) {
+      ResponseStream::Batch batch = observed_[i].stream->Take();
+      for (GeneratedToken& token : batch.tokens) observed_[i].tokens.push_back(std::move(token));
+      if (!batch.completion.has_value()) continue;
+      RC_ASSERT(!observed_[i].completion.has_value());
+      observed_[i].completion = std::move(batch.completion);
+    }
+  }
+
+  void CheckPlan(const StepPlan& plan, int step) {
+    RC_ASSERT(plan.sequences.empty() == scheduler_.empty());
+    RC_ASSERT(plan.num_tokens() <= limits_.max_batch_tokens);
+    RC_ASSERT(plan.sequences.size() <= limits_.max_running);
+    size_t generating = 0;
+    bool prompts_began = false;
+    for (const SequenceStep& part : plan.sequences) {
+      const Script& script = scripts_[part.sequence_id];
+      Observed& observed = observed_[part.sequence_id];
+      // Nobody is advanced who is over, and generating sequences come first.
+      RC_ASSERT(!observed.completion.has_value());
+      RC_ASSERT(observed.stream->reader_state() == ResponseStream::ReaderState::kReading);
+      RC_ASSERT((script.deadline == kNever || step < script.deadline));
+      RC_ASSERT(part.is_prompt != observed.generates);
+      RC_ASSERT((part.is_prompt || !prompts_began));
+      prompts_began |= part.is_prompt;
+      generating += observed.generates ? 1 : 0;
+      observed.planned = true;
+    }
+    // Every generating sequence is in the plan.
+    size_t alive = 0;
+    bool someone_waits = false;
+    for (const size_t i : arrived_) {
+      const Observed& observed = observed_[i];
+      if (observed.completion.has_value()) continue;
+      alive += observed.generates ? 1 : 0;
+      // First come, first served.
+      RC_ASSERT((!observed.planned || !someone_waits));
+      someone_waits |= !observed.planned;
+    }
+    RC_ASSERT(generating == alive);
+  }
+
+  void CheckEnd() {
+    RC_ASSERT(scheduler_.empty());
+    RC_ASSERT(scheduler_.blocks().num_used() == 0u);
+    uint64_t delivered = 0;
+    for (size_t i = 0; i < scripts_.size(); ++i) {
+      RC_ASSERT(observed_[i].completion.has_value());
+      const Completion& completion = *observed_[i].completion;
+      RC_ASSERT(CheckAnswer(scripts_[i].request, observed_[i].tokens, completion, runner_) == "");
+      CheckReason(scripts_[i], completion);
+      delivered += observed_[i].tokens.size();
+    }
+    RecordedStats stats;
+    stats_.Visit({}, stats);
+    RC_ASSERT(stats.value("generation_tokens_total") == static_cast<double>(delivered));
+    RC_ASSERT(stats.count("request_duration_seconds") == scripts_.size());
+  }
+
+  static void CheckReason(const Script& script, const Completion& completion) {
+    const bool stopped = completion.status.ok() && completion.reason == FinishReason::kStop &&
+                         !completion.stop_token_id.has_value();
+    RC_ASSERT((!stopped || script.stop != kNever));
+    switch (completion.status.code()) {
+      case absl::StatusCode::kOk:
+        break;
+      case absl::StatusCode::kCancelled:
+        RC_ASSERT(script.cancel != kNever);
+        break;
+      case absl::StatusCode::kDeadlineExceeded:
+        RC_ASSERT(script.deadline != kNever);
+        break;
+      default:
+        RC_ASSERT(completion.status == absl::InternalError("injected"));
+        RC_ASSERT(static_cast<int>(completion.completion_tokens) == script.failure);
+    }
+  }
+
+  const Scheduler::Limits limits_;
+  std::vector<Script> scripts_;
+  std::vector<Observed> observed_;
+  std::vector<size_t> arrived_;  // in order
+  FakeClock clock_;
+  const TimePoint start_ = clock_.Now();
+  EngineStats stats_;
+  FakeRunner runner_;
+  Scheduler scheduler_;
+};
+
+RC_GTEST_PROP(SchedulerProperty, GivesEveryRequestWhatItGetsAlone, ()) {
+  Scheduler::Limits limits;
+  limits.max_batch_tokens = *rc::gen::inRange(1u, 24u);
+  limits.max_running = *rc::gen::inRange(1u, 8u);
+  limits.kv_block_size = *rc::gen::inRange(1u, 6u);
+  limits.num_kv_blocks = *rc::gen::inRange(8u, 40u);
+  const ModelRunner::Limits runner = Simulation::RunnerLimits(limits);
+  const auto scripts = *rc::gen::container<std::vector<Script>>(
+      rc::gen::exec([&runner] { return AnyScript(runner); }));
+  Simulation(limits, scripts).Run();
+}
+
+}  // namespace
+}  // namespace pregate
