@@ -1,0 +1,22 @@
+// From a model folder to something that runs.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "core/base/log.h"
+#include "core/base/options.h"
+#include "core/engine/model_description.h"
+#include "core/engine/model_runner.h"
+
+namespace pregate {
+
+struct LoadedModel {
+  ModelDescription description;
+  std::unique_ptr<ModelRunner> runner;
+};
+
+// Loads the model that `options` names with LibTorch; see TorchRunner::Load for the errors.
+absl::StatusOr<LoadedModel> LoadTorchModel(const EngineOptions& options, const Logger& logger);
+
+}  // namespace pregate
