@@ -38,7 +38,7 @@ class Engine {
   using Load = EngineLoad;
 
   // Loads the model of `options` and starts the engine. Errors name the file, tensor or option at
-  // fault. `logger` outlives the engine.
+  // fault. `logger` outlives the engine. Needs LibTorch: link pregate_create, else pregate_core.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options,
                                                         const Logger& logger);
 
