@@ -33,6 +33,7 @@ double Perplexity::perplexity() const { return std::exp(nll_nats / static_cast<d
 
 absl::StatusOr<Perplexity> MeasurePerplexity(absl::string_view text,
                                              const PerplexityOptions& options) {
+  PREGATE_CHECK(options.batch_tokens >= options.context);
   if (text.empty()) return absl::InvalidArgumentError("the text is empty");
   std::vector<std::vector<uint32_t>> documents;
   Perplexity result{.bytes = text.size()};
@@ -49,6 +50,7 @@ absl::StatusOr<Perplexity> MeasurePerplexity(absl::string_view text,
   size_t batch_size = 0;  // tokens read
   uint64_t batch_scored = 0;
   const auto score = [&]() -> absl::Status {
+    if (batch.empty()) return absl::OkStatus();
     PREGATE_ASSIGN_OR_RETURN(const double nats, options.score(batch));
     result.nll_nats += nats;
     progress.Advance(batch_scored);
@@ -58,13 +60,14 @@ absl::StatusOr<Perplexity> MeasurePerplexity(absl::string_view text,
   };
   for (const std::vector<uint32_t>& tokens : documents) {
     for (const Window& window : CutWindows(tokens, options.context)) {
+      const size_t size = window.tokens.size() - 1;
+      if (batch_size + size > options.batch_tokens) PREGATE_RETURN_IF_ERROR(score());
       batch.push_back(window);
-      batch_size += window.tokens.size() - 1;
+      batch_size += size;
       batch_scored += window.tokens.size() - window.first_scored;
-      if (batch_size >= options.batch_tokens) PREGATE_RETURN_IF_ERROR(score());
     }
   }
-  if (!batch.empty()) PREGATE_RETURN_IF_ERROR(score());
+  PREGATE_RETURN_IF_ERROR(score());
   return result;
 }
 

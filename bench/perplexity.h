@@ -35,7 +35,7 @@ struct Perplexity {
 struct PerplexityOptions {
   uint32_t context = 0;       // ≥ 2
   uint32_t eos_token_id = 0;  // ends each document, and stands before it as its start context
-  size_t batch_tokens = 0;    // scored at once, at least about
+  size_t batch_tokens = 0;    // read at once at most; ≥ context
   // A document's tokens.
   std::function<absl::StatusOr<std::vector<uint32_t>>(absl::string_view)> encode;
   // Sum of -ln p over the scored tokens of some windows.

@@ -53,21 +53,21 @@ class TensorList {
  public:
   explicit TensorList(TensorDtype dtype) : dtype_(dtype) {}
 
-  void Norm(std::string name, int64_t size) { Add(std::move(name), {size}, 1, 0.05); }
+  void Norm(const std::string& name, int64_t size) { Add(name, {size}, 1, 0.05); }
 
   // Values of variance 1 where the inputs' second moment is `input_power`.
-  void Matrix(std::string name, int64_t out, int64_t in, double input_power = 1) {
-    Add(std::move(name), {out, in}, 0, 1 / std::sqrt(static_cast<double>(in) * input_power));
+  void Matrix(const std::string& name, int64_t out, int64_t in, double input_power = 1) {
+    Add(name, {out, in}, 0, 1 / std::sqrt(static_cast<double>(in) * input_power));
   }
 
-  void Embedding(std::string name, int64_t rows, int64_t width) {
-    Add(std::move(name), {rows, width}, 0, 1);
+  void Embedding(const std::string& name, int64_t rows, int64_t width) {
+    Add(name, {rows, width}, 0, 1);
   }
 
   std::vector<RandomTensor> Take() { return std::move(tensors_); }
 
  private:
-  void Add(std::string name, std::vector<int64_t> shape, double mean, double deviation) {
+  void Add(const std::string& name, std::vector<int64_t> shape, double mean, double deviation) {
     tensors_.push_back({.spec = {.name = absl::StrCat(name, ".weight"),
                                  .dtype = dtype_,
                                  .shape = std::move(shape)},

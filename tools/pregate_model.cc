@@ -85,7 +85,7 @@ absl::Status RunSynthesize(const CommandLine& line) {
   } else if (DtypeOf(options.config) == "bfloat16") {
     options.dtype = "bfloat16";
   }
-  const absl::Status status = Synthesize(options);
+  absl::Status status = Synthesize(options);
   if (line.config.empty() || !absl::IsInvalidArgument(status)) return status;
   return absl::InvalidArgumentError(absl::StrCat(line.config, ": ", status.message()));
 }

@@ -170,7 +170,7 @@ absl::Status Synthesize(const SynthesizeOptions& options) {
     return absl::UnavailableError(
         absl::StrCat("cannot create ", unfinished.string(), ": ", error.message()));
   }
-  const absl::Status status = WriteFolder(unfinished, options);
+  absl::Status status = WriteFolder(unfinished, options);
   if (status.ok()) {
     fs::rename(unfinished, out, error);
     if (!error) return absl::OkStatus();

@@ -85,10 +85,23 @@ TEST(MeasurePerplexity, DoesNotDependOnTheBatch) {
   PerplexityOptions options = Options();
   const std::string text = "a long enough document\n\x1e\nand another\n\x1e\n\x1e\nlast";
   const double expected = MeasurePerplexity(text, options)->nll_nats;
-  for (const size_t batch_tokens : {1, 17, 1000}) {
+  for (const size_t batch_tokens : {4, 17, 1000}) {
     options.batch_tokens = batch_tokens;
     EXPECT_EQ(MeasurePerplexity(text, options)->nll_nats, expected) << batch_tokens;
   }
+}
+
+TEST(MeasurePerplexity, FillsBatchesUpToTheirSize) {
+  PerplexityOptions options = Options();
+  std::vector<size_t> batches;
+  options.score = [&](absl::Span<const Window> windows) {
+    batches.push_back(0);
+    for (const Window& window : windows) batches.back() += window.tokens.size() - 1;
+    return 0.0;
+  };
+  // Documents of 3 and 3 tokens, then one in windows of 4 and 3.
+  ASSERT_TRUE(MeasurePerplexity("a\n\x1e\nb\n\x1e\nabcd", options).ok());
+  EXPECT_THAT(batches, ElementsAre(6, 4, 3));
 }
 
 TEST(MeasurePerplexity, PassesErrorsOn) {
