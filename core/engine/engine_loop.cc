@@ -131,8 +131,7 @@ void EngineLoop::OnStepFailed(const absl::Status& status, TimePoint now) {
   std::vector<std::unique_ptr<Sequence>> taken;
   {
     MutexLock lock(mutex_);
-    health_ = health;
-    closed_ = true;  // ends the thread
+    health_ = health;  // from here on nothing is submitted
     taken.swap(submitted_);
   }
   for (std::unique_ptr<Sequence>& sequence : taken) scheduler_.Add(std::move(sequence));

@@ -24,10 +24,9 @@ BlockLease& BlockLease::operator=(BlockLease&& other) noexcept {
 BlockLease::~BlockLease() { GiveBack(); }
 
 void BlockLease::GiveBack() {
-  if (pool_ == nullptr) return;
-  pool_->free_.insert(pool_->free_.end(), blocks_.rbegin(), blocks_.rend());
-  pool_ = nullptr;
-  blocks_.clear();
+  if (pool_ != nullptr) {
+    pool_->free_.insert(pool_->free_.end(), blocks_.rbegin(), blocks_.rend());
+  }
 }
 
 BlockPool::BlockPool(uint32_t num_blocks) : num_blocks_(num_blocks) {

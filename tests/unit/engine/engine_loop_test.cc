@@ -1,5 +1,7 @@
 #include "core/engine/engine_loop.h"
 
+#include <atomic>
+#include <functional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -129,6 +131,64 @@ TEST_F(EngineLoopTest, RefusesWhatTheQueueCannotHold) {
   EXPECT_EQ(SubmitCode(), absl::StatusCode::kResourceExhausted);
   gate_.Open();
   EXPECT_TRUE(next.AwaitCompletion().status.ok());
+}
+
+TEST_F(EngineLoopTest, QueuesAsManyMoreAsCouldRunAtOnce) {
+  Start({.max_batch_tokens = 16, .max_running = 3, .max_queued = 1});
+  std::vector<std::unique_ptr<StreamReader>> readers;
+  readers.push_back(std::make_unique<StreamReader>(Submit(Ask({1}, 2))));
+  gate_.AwaitStep();
+  for (int i = 0; i < 3; ++i) {
+    readers.push_back(std::make_unique<StreamReader>(Submit(Ask({1}, 2))));
+  }
+  EXPECT_EQ(SubmitCode(), absl::StatusCode::kResourceExhausted);
+  gate_.Open();
+  for (auto& reader : readers) EXPECT_TRUE(reader->AwaitCompletion().status.ok());
+}
+
+// Calls a function from within a call of Now.
+class SpyClock final : public Clock {
+ public:
+  TimePoint Now() const override {
+    if (countdown_ > 0 && --countdown_ == 0) spy_();
+    return clock_.Now();
+  }
+  // In the call that comes behind `calls` more, on the thread that makes it.
+  void CallBehind(int calls, std::function<void()> spy) {
+    spy_ = std::move(spy);
+    countdown_ = calls + 1;
+  }
+
+ private:
+  const FakeClock clock_;
+  std::function<void()> spy_;
+  mutable std::atomic<int> countdown_{0};
+};
+
+TEST_F(EngineLoopTest, CountsRequestsOnTheirWayFromTheQueueToTheScheduler) {
+  SpyClock clock;
+  FakeRunner::Options options;
+  options.gate = &gate_;
+  FakeRunner runner(std::move(options));
+  EngineLoop loop(
+      {.max_batch_tokens = 16, .max_running = 1, .max_queued = 1}, runner, clock, logger_);
+  StreamReader running(*loop.Submit(Ask({1}, 3)));
+  gate_.AwaitStep();
+  StreamReader waiting(*loop.Submit(Ask({1}, 3)));
+  // The engine asks for the time when the step ends, and again when the next one begins and the
+  // waiting request has just been taken out of the queue.
+  EngineLoad load;
+  absl::Status refused;
+  clock.CallBehind(1, [&] {
+    load = loop.load();
+    refused = loop.Submit(Ask({1}, 3)).status();
+  });
+  gate_.Open();
+  EXPECT_TRUE(running.AwaitCompletion().status.ok());
+  EXPECT_TRUE(waiting.AwaitCompletion().status.ok());
+  EXPECT_EQ(load.running, 1u);
+  EXPECT_EQ(load.waiting, 1u);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
 }
 
 TEST_F(EngineLoopTest, FreesACancelledSequenceAtTheNextStepBoundary) {
@@ -292,14 +352,14 @@ TEST_F(EngineLoopTest, ShutdownCutsAtItsDeadlineWhatStillRuns) {
   EXPECT_EQ(completion.completion_tokens, 2u);
 }
 
-TEST_F(EngineLoopTest, AnEarlierDeadlineShortensAShutdown) {
+TEST_F(EngineLoopTest, ALaterDeadlineDoesNotLengthenAShutdown) {
   Start();
   StreamReader reader(Submit(Ask({1}, 100)));
   gate_.AwaitStep();
-  const auto shutdown = BeginShutdown(*loop_, TimePoint::max());
+  const auto shutdown = BeginShutdown(*loop_, clock_.Now());
   Thread opener("opener", [this] { gate_.Open(); });
-  loop_->Shutdown(clock_.Now());
-  reader.AwaitCompletion();
+  loop_->Shutdown(TimePoint::max());
+  EXPECT_EQ(reader.AwaitCompletion().status.code(), absl::StatusCode::kUnavailable);
 }
 
 TEST_F(EngineLoopTest, EndsItsStreamsBeforeItIsGone) {
