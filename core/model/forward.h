@@ -17,7 +17,7 @@ struct TokenRun {
 
 // One pass. Tokens are counted through all runs: token 0 is the first of runs[0].
 struct ForwardBatch {
-  absl::Span<const TokenRun> runs;         // of distinct sequences, at most max_batch_tokens tokens
+  absl::Span<const TokenRun> runs;  // of distinct sequences, at most max_batch_tokens tokens
   absl::Span<const uint32_t> logit_tokens;  // the tokens whose logits are wanted, in any order
 };
 

@@ -49,15 +49,22 @@ class TorchRunner final : public ModelRunner {
                                          uint32_t repetitions);
 
  private:
+  struct StepScratch;
+
   TorchRunner(ModelDescription description,
               const Limits& limits,
               uint32_t num_threads,
               std::unique_ptr<Transformer> transformer);
+  static absl::StatusOr<std::unique_ptr<TorchRunner>> LoadUnguarded(const EngineOptions& options,
+                                                                    const Logger& logger);
+  // Draws what `step` asks for from the logits of its last token.
+  SequenceResult Sample(const SequenceStep& step, absl::Span<const float> logits);
 
   const ModelDescription description_;
   const Limits limits_;
   const uint32_t num_threads_;
   const std::unique_ptr<Transformer> transformer_;
+  const std::unique_ptr<StepScratch> scratch_;
 };
 
 }  // namespace pregate

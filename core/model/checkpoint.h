@@ -1,0 +1,76 @@
+// A model's weights, read from its folder.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/base/log.h"
+#include "core/base/options.h"
+#include "core/kernel/cpu_kernels.h"
+#include "core/model/aten.h"
+#include "core/model/model_config.h"
+#include "core/model/product.h"
+#include "core/storage/safetensors.h"
+
+namespace pregate {
+
+// Matrices are of the model's dtype and lie in the mapped file where that has the same; vectors and
+// gates are float32.
+struct ExpertWeights {
+  Matrix up;
+  Matrix gate;  // undefined unless the family's experts are gated
+  Matrix down;
+  bool is_checked = false;  // its numbers are known to be finite
+};
+
+struct LayerWeights {
+  at::Tensor input_norm;  // [hidden]
+  Matrix query, key, value, output;
+  at::Tensor query_norm, key_norm;  // [head_dim], undefined without
+  at::Tensor post_attention_norm;   // [hidden]
+  at::Tensor gate, pregate;         // [num_experts, hidden], undefined where the block has none
+  std::vector<ExpertWeights> experts;
+};
+
+struct ModelWeights {
+  at::Tensor embedding;  // [vocab, hidden], of the model's dtype
+  std::vector<LayerWeights> layers;
+  at::Tensor final_norm;  // [hidden]
+  Matrix head;            // of [vocab, hidden]; the embedding's memory when tied
+
+  uint64_t num_parameters = 0;
+  uint64_t mapped_bytes = 0;  // used where they are in the files
+  uint64_t copied_bytes = 0;  // in memory of their own
+
+  std::unique_ptr<const Safetensors> files;  // what the mapped tensors lie in
+};
+
+// The dtype that "auto" means: the configuration's, else that of the embedding; what is stored
+// otherwise is converted.
+absl::StatusOr<Dtype> CheckpointDtype(const ModelConfig& config, const Safetensors& files);
+
+// Finds every tensor of the model in `files` and converts to `dtype` what is in another one.
+// INVALID_ARGUMENT names the tensor and the file, and what its shape or dtype is and should be, or
+// that it holds a number that is not finite; matrices of experts that are used in place are not
+// looked at before CheckExpert. Tensors that the model has no use for are logged. May throw what
+// LibTorch throws when memory is short.
+absl::StatusOr<ModelWeights> LoadWeights(std::unique_ptr<const Safetensors> files,
+                                         const ModelConfig& config,
+                                         Dtype dtype,
+                                         const CpuContext& cpu,
+                                         const Logger& logger);
+
+// Looks at an expert's numbers when that has not been done. INTERNAL names the tensor that holds
+// one which is not finite.
+absl::Status CheckExpert(const ModelConfig& config,
+                         uint32_t layer,
+                         uint32_t expert,
+                         Dtype dtype,
+                         const CpuContext& cpu,
+                         ExpertWeights& weights);
+
+}  // namespace pregate

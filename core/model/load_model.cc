@@ -1,0 +1,17 @@
+#include "core/model/load_model.h"
+
+#include <utility>
+
+#include "core/base/status_macros.h"
+#include "core/model/torch_runner.h"
+
+namespace pregate {
+
+absl::StatusOr<LoadedModel> LoadTorchModel(const EngineOptions& options, const Logger& logger) {
+  PREGATE_ASSIGN_OR_RETURN(std::unique_ptr<TorchRunner> runner, TorchRunner::Load(options, logger));
+  LoadedModel model{.description = runner->description(), .runner = nullptr};
+  model.runner = std::move(runner);
+  return model;
+}
+
+}  // namespace pregate

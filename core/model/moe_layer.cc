@@ -1,0 +1,131 @@
+#include "core/model/moe_layer.h"
+
+#include "core/base/status_macros.h"
+#include "core/kernel/router.h"
+#include "core/kernel/rows.h"
+
+namespace pregate {
+
+MoeLayer::MoeLayer(const ModelConfig& config,
+                   Dtype dtype,
+                   const CpuContext& cpu,
+                   Product& product,
+                   int64_t max_tokens)
+    : config_(config),
+      dtype_(dtype),
+      cpu_(cpu),
+      product_(product),
+      logits_(EmptyTensor({max_tokens, config.num_experts}, at::kFloat)) {
+  const int64_t max_rows = max_tokens * config.num_experts_per_token;
+  first_row_.resize(config.num_experts + 1);
+  source_tokens_.resize(static_cast<size_t>(max_rows));
+  rows_.resize(static_cast<size_t>(max_rows));
+  in_ = EmptyTensor({max_rows, config.hidden_size}, at::kFloat);
+  out_ = EmptyTensor({max_rows, config.hidden_size}, at::kFloat);
+  inner_ = EmptyTensor({max_tokens, config.expert_width}, at::kFloat);
+  gated_ =
+      EmptyTensor({config.family->is_gated() ? max_tokens : 0, config.expert_width}, at::kFloat);
+}
+
+RoutedTokens MoeLayer::MakeRouting() const {
+  const int64_t max_tokens = logits_.size(0);
+  return {.expert_ids = EmptyTensor({max_tokens, config_.num_experts_per_token}, at::kInt),
+          .weights = EmptyTensor({max_tokens, config_.num_experts_per_token}, at::kFloat)};
+}
+
+uint64_t MoeLayer::workspace_bytes() const {
+  uint64_t bytes = (first_row_.size() + source_tokens_.size() + rows_.size()) * sizeof(uint32_t);
+  for (const at::Tensor* tensor : {&logits_, &in_, &out_, &inner_, &gated_}) {
+    bytes += tensor->nbytes();
+  }
+  return bytes;
+}
+
+void MoeLayer::Route(const at::Tensor& gate,
+                     const float* x,
+                     int64_t num_tokens,
+                     RoutedTokens& routing) {
+  pregate::Route(cpu_,
+                 {.x = x,
+                  .gate = gate.const_data_ptr<float>(),
+                  .logits = logits_.mutable_data_ptr<float>(),
+                  .expert_ids = static_cast<uint32_t*>(routing.expert_ids.mutable_data_ptr()),
+                  .weights = routing.weights.mutable_data_ptr<float>(),
+                  .num_tokens = num_tokens,
+                  .width = config_.hidden_size,
+                  .num_experts = config_.num_experts,
+                  .num_chosen = config_.num_experts_per_token,
+                  .renormalize = config_.renormalize_weights});
+}
+
+void MoeLayer::GroupByExpert(const RoutedTokens& routing, int64_t num_tokens) {
+  const auto* ids = static_cast<const uint32_t*>(routing.expert_ids.const_data_ptr());
+  const size_t num_rows = static_cast<size_t>(num_tokens) * config_.num_experts_per_token;
+  // A counting sort, stable: first_row_[e + 1] becomes the next free row of expert e, and so the
+  // first row of expert e + 1 at the end.
+  std::fill(first_row_.begin(), first_row_.end(), 0);
+  for (size_t i = 0; i < num_rows; ++i) ++first_row_[ids[i] + 1];
+  uint32_t row = 0;
+  for (uint32_t expert = 0; expert < config_.num_experts; ++expert) {
+    const uint32_t count = first_row_[expert + 1];
+    first_row_[expert + 1] = row;
+    row += count;
+  }
+  for (size_t i = 0; i < num_rows; ++i) {
+    rows_[i] = first_row_[ids[i] + 1]++;
+    source_tokens_[rows_[i]] = static_cast<uint32_t>(i / config_.num_experts_per_token);
+  }
+}
+
+void MoeLayer::RunExpert(const ExpertWeights& weights, int64_t first_row, int64_t num_rows) {
+  const float* x = in_.const_data_ptr<float>() + first_row * config_.hidden_size;
+  auto* inner = inner_.mutable_data_ptr<float>();
+  product_.Run(x, num_rows, weights.up, inner);
+  ActivateArgs activate = {.x = inner,
+                           .up = nullptr,
+                           .out = inner,
+                           .count = num_rows * config_.expert_width,
+                           .activation = config_.family->activation};
+  if (weights.gate.defined()) {
+    auto* gated = gated_.mutable_data_ptr<float>();
+    product_.Run(x, num_rows, weights.gate, gated);
+    activate.x = gated;
+    activate.up = inner;
+  }
+  Activate(cpu_, activate);
+  auto* out = out_.mutable_data_ptr<float>() + first_row * config_.hidden_size;
+  product_.Run(inner, num_rows, weights.down, out);
+}
+
+absl::Status MoeLayer::Run(uint32_t layer,
+                           std::vector<ExpertWeights>& experts,
+                           const RoutedTokens& routing,
+                           const float* x,
+                           int64_t num_tokens,
+                           float* residual) {
+  GroupByExpert(routing, num_tokens);
+  Gather(cpu_,
+         {.table = x,
+          .dtype = Dtype::kFloat32,
+          .rows = source_tokens_.data(),
+          .out = in_.mutable_data_ptr<float>(),
+          .num_rows = num_tokens * config_.num_experts_per_token,
+          .width = config_.hidden_size});
+  for (uint32_t expert = 0; expert < config_.num_experts; ++expert) {
+    const int64_t num_rows = int64_t{first_row_[expert + 1]} - first_row_[expert];
+    if (num_rows == 0) continue;
+    PREGATE_RETURN_IF_ERROR(CheckExpert(config_, layer, expert, dtype_, cpu_, experts[expert]));
+    RunExpert(experts[expert], first_row_[expert], num_rows);
+  }
+  Combine(cpu_,
+          {.expert_out = out_.const_data_ptr<float>(),
+           .rows = rows_.data(),
+           .weights = routing.weights.const_data_ptr<float>(),
+           .sum = residual,
+           .num_tokens = num_tokens,
+           .num_chosen = config_.num_experts_per_token,
+           .width = config_.hidden_size});
+  return absl::OkStatus();
+}
+
+}  // namespace pregate

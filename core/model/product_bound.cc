@@ -1,0 +1,77 @@
+#include "core/model/product_bound.h"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <vector>
+
+namespace pregate {
+namespace {
+
+// One call of at::mm_out, everything prepared.
+struct Call {
+  at::Tensor out;
+  at::Tensor x;
+  Matrix matrix;
+};
+
+// The calls of a pass in their order.
+class Calls {
+ public:
+  void Add(int64_t num_rows, const Matrix& matrix) {
+    if (num_rows == 0) return;
+    calls_.push_back({.out = EmptyTensor({num_rows, matrix.size(1)}, matrix.scalar_type()),
+                      .x = at::randn({num_rows, matrix.size(0)}).to(matrix.scalar_type()),
+                      .matrix = matrix});
+  }
+
+  double RunSeconds() {
+    const auto start = std::chrono::steady_clock::now();
+    for (Call& call : calls_) at::mm_out(call.out, call.x, call.matrix);
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+
+ private:
+  std::vector<Call> calls_;
+};
+
+std::vector<int64_t> CountRows(const Routing& routing, uint32_t layer, size_t num_experts) {
+  std::vector<int64_t> rows(num_experts);
+  for (uint32_t token = 0; token < routing.num_tokens; ++token) {
+    for (const uint32_t expert : routing.ExpertsOf(layer, token)) ++rows[expert];
+  }
+  return rows;
+}
+
+}  // namespace
+
+double MeasureProductSeconds(const Transformer& transformer,
+                             const Routing& routing,
+                             uint32_t num_logits,
+                             uint32_t repetitions) {
+  Calls calls;
+  for (uint32_t layer = 0; layer < routing.num_layers; ++layer) {
+    const LayerWeights& weights = transformer.weights().layers[layer];
+    for (const Matrix* matrix : {&weights.query, &weights.key, &weights.value, &weights.output}) {
+      calls.Add(routing.num_tokens, *matrix);
+    }
+    for (const at::Tensor* gate : {&weights.gate, &weights.pregate}) {
+      if (gate->defined()) calls.Add(routing.num_tokens, gate->t());
+    }
+    const std::vector<int64_t> rows = CountRows(routing, layer, weights.experts.size());
+    for (size_t expert = 0; expert < rows.size(); ++expert) {
+      const ExpertWeights& matrices = weights.experts[expert];
+      calls.Add(rows[expert], matrices.up);
+      if (matrices.gate.defined()) calls.Add(rows[expert], matrices.gate);
+      calls.Add(rows[expert], matrices.down);
+    }
+  }
+  calls.Add(num_logits, transformer.weights().head);
+
+  calls.RunSeconds();
+  double seconds = std::numeric_limits<double>::infinity();
+  for (uint32_t i = 0; i < repetitions; ++i) seconds = std::min(seconds, calls.RunSeconds());
+  return seconds;
+}
+
+}  // namespace pregate
