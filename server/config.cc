@@ -1,0 +1,170 @@
+#include "server/config.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/time/time.h"
+#include "core/base/check.h"
+#include "core/base/status_macros.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/io/tokenizer.h"
+#include "google/protobuf/text_format.h"
+#include "pregate/v1/config.pb.h"
+
+namespace pregate {
+namespace {
+
+absl::Status SetDuration(absl::string_view text, Duration& target) {
+  absl::Duration duration;
+  if (!absl::ParseDuration(text, &duration) || duration < absl::ZeroDuration() ||
+      duration > absl::Hours(24)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", text, "' is not a duration from 0s to 24h, such as 30s or 2m"));
+  }
+  target = absl::ToChronoNanoseconds(duration);
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status SetParsed(absl::StatusOr<T> parsed, T& target) {
+  if (parsed.ok()) target = *parsed;
+  return parsed.status();
+}
+
+// Remembers the first error of a parse, with its place.
+class FirstError final : public google::protobuf::io::ErrorCollector {
+ public:
+  void AddError(int line,
+                google::protobuf::io::ColumnNumber column,
+                const std::string& message) override {
+    if (message_.empty()) message_ = absl::StrCat(line + 1, ":", column + 1, ": ", message);
+  }
+  const std::string& message() const { return message_; }
+
+ private:
+  std::string message_;
+};
+
+bool IsLoopback(const std::string& host) {
+  return host == "localhost" || host == "::1" || absl::StartsWith(host, "127.");
+}
+
+absl::Status CheckAddress(absl::string_view flag, const std::string& text, bool insecure) {
+  const absl::StatusOr<Address> address = ParseAddress(text);
+  if (!address.ok())
+    return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", address.status().message()));
+  if (!insecure && !IsLoopback(address->host)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--",
+        flag,
+        " ",
+        text,
+        " can be reached from other machines without TLS: listen on 127.0.0.1, or say --insecure"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::vector<Flag> ServerFlags(ServerOptions& options) {
+  std::vector<Flag> flags = EngineFlags(options.engine);
+  flags.push_back(TextFlag("listen",
+                           "HOST:PORT",
+                           "gRPC address (default 127.0.0.1:50051; port 0: any)",
+                           options.listen));
+  flags.push_back(TextFlag("http-listen",
+                           "HOST:PORT",
+                           "metrics and probes (default 127.0.0.1:8002)",
+                           options.http_listen));
+  flags.push_back(
+      {.name = "drain-timeout",
+       .value_name = "DURATION",
+       .help = "how long SIGTERM lets streams finish (default 30s)",
+       .set = [&](absl::string_view text) { return SetDuration(text, options.drain_timeout); }});
+  flags.push_back(
+      SwitchFlag("insecure", "allow other machines to connect without TLS", options.insecure));
+  flags.push_back({.name = "log-level",
+                   .value_name = "debug|info|warning|error",
+                   .help = "(default info)",
+                   .set = [&](absl::string_view text) {
+                     return SetParsed(ParseLogLevel(text), options.log_level);
+                   }});
+  flags.push_back({.name = "log-format",
+                   .value_name = "text|json",
+                   .help = "(default text)",
+                   .set = [&](absl::string_view text) {
+                     return SetParsed(ParseLogFormat(text), options.log_format);
+                   }});
+  return flags;
+}
+
+absl::Status ApplyConfigFile(const std::string& path, const std::vector<Flag>& flags) {
+  std::ifstream file(path);
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  if (!file)
+    return absl::NotFoundError(absl::StrCat(path, ": cannot be read: ", std::strerror(errno)));
+  v1::Config config;
+  FirstError error;
+  google::protobuf::TextFormat::Parser parser;
+  parser.RecordErrorsTo(&error);
+  if (!parser.ParseFromString(text, &config))
+    return absl::InvalidArgumentError(absl::StrCat(path, ":", error.message()));
+
+  std::vector<const google::protobuf::FieldDescriptor*> fields;
+  config.GetReflection()->ListFields(config, &fields);
+  for (const google::protobuf::FieldDescriptor* field : fields) {
+    std::string value;
+    if (field->type() == google::protobuf::FieldDescriptor::TYPE_STRING) {
+      value = config.GetReflection()->GetString(config, field);
+    } else {
+      google::protobuf::TextFormat::PrintFieldValueToString(config, field, -1, &value);
+    }
+    const std::string name = absl::StrReplaceAll(field->name(), {{"_", "-"}});
+    const auto flag =
+        std::find_if(flags.begin(), flags.end(), [&](const Flag& f) { return f.name == name; });
+    PREGATE_CHECK(flag != flags.end(), "config.proto has ", field->name(), ", the flags do not");
+    if (const absl::Status status = flag->set(value); !status.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": ", field->name(), ": ", status.message()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateOptions(const ServerOptions& options) {
+  if (options.engine.model.empty()) {
+    return absl::InvalidArgumentError(
+        "no model: say --model DIR, or set model in the configuration file");
+  }
+  PREGATE_RETURN_IF_ERROR(CheckAddress("listen", options.listen, options.insecure));
+  PREGATE_RETURN_IF_ERROR(CheckAddress("http-listen", options.http_listen, options.insecure));
+  if (options.listen == options.http_listen && !absl::EndsWith(options.listen, ":0")) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--listen and --http-listen are both ", options.listen));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Address> ParseAddress(absl::string_view text) {
+  const size_t colon = text.rfind(':');
+  uint32_t port = 0;
+  if (colon == absl::string_view::npos || colon == 0 ||
+      !absl::SimpleAtoi(text.substr(colon + 1), &port) || port > 65535) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", text, "' is not HOST:PORT, such as 127.0.0.1:50051"));
+  }
+  absl::string_view host = text.substr(0, colon);
+  if (host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  if (host.empty()) return absl::InvalidArgumentError(absl::StrCat("'", text, "' names no host"));
+  return Address{.host = std::string(host), .port = static_cast<uint16_t>(port)};
+}
+
+}  // namespace pregate

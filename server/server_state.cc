@@ -1,0 +1,15 @@
+#include "server/server_state.h"
+
+#include <chrono>
+
+namespace pregate {
+
+absl::Status TooManyCalls(const PermitPool& permits) {
+  return WithRetryDelay(
+      WithReason(absl::ResourceExhaustedError(
+                     absl::StrCat("too many calls at once: the limit is ", permits.capacity())),
+                 "QUEUE_FULL"),
+      std::chrono::seconds(1));
+}
+
+}  // namespace pregate
