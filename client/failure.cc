@@ -104,7 +104,6 @@ std::string WhatNext(const grpc::Status& status, const Details& details) {
     case grpc::StatusCode::UNIMPLEMENTED:
       return "`pregate stats` shows its version";
     case grpc::StatusCode::UNAVAILABLE:
-    case grpc::StatusCode::RESOURCE_EXHAUSTED:
       return "try again later";
     default:
       return "";
@@ -116,12 +115,14 @@ std::string WhatNext(const grpc::Status& status, const Details& details) {
 absl::Status DescribeFailure(const grpc::Status& status, const CallDescription& call) {
   const auto code = static_cast<absl::StatusCode>(status.error_code());
   const Details details = ParseDetails(status);
+  const std::string code_name = absl::StatusCodeToString(code);
   std::string text = WhatHappened(status, call);
   if (!details.violations.empty()) {
     absl::StrAppend(&text, "; ", absl::StrJoin(details.violations, "; "));
   }
-  absl::StrAppend(&text, " (", absl::StatusCodeToString(code));
-  if (!details.reason.empty()) absl::StrAppend(&text, ", ", details.reason);
+  absl::StrAppend(&text, " (", code_name);
+  if (!details.reason.empty() && details.reason != code_name)
+    absl::StrAppend(&text, ", ", details.reason);
   absl::StrAppend(&text, ")");
   const std::string next = WhatNext(status, details);
   if (!next.empty()) absl::StrAppend(&text, "; ", next);

@@ -29,11 +29,14 @@ Interrupts::Interrupts(std::function<void()> on_interrupt)
     : on_interrupt_(std::move(on_interrupt)),
       signals_(BlockAndOpen()),
       stop_(eventfd(0, EFD_CLOEXEC)),
-      watcher_("interrupts", [this] { Watch(); }) {}
+      watcher_(std::in_place, "interrupts", [this] { Watch(); }) {}
 
 Interrupts::~Interrupts() {
   const uint64_t one = 1;
   PREGATE_CHECK(write(stop_, &one, sizeof(one)) == sizeof(one));
+  watcher_.reset();
+  close(signals_);
+  close(stop_);
 }
 
 void Interrupts::Watch() {
@@ -44,12 +47,10 @@ void Interrupts::Watch() {
       PREGATE_CHECK(errno == EINTR);
       continue;
     }
-    if (files[0].revents != 0) break;
+    if (files[0].revents != 0) return;
     signalfd_siginfo info;
     if (read(signals_, &info, sizeof(info)) == sizeof(info)) on_interrupt_();
   }
-  close(signals_);
-  close(stop_);
 }
 
 }  // namespace pregate

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 
 #include "core/base/thread.h"
 
@@ -24,7 +25,7 @@ class Interrupts {
   const std::function<void()> on_interrupt_;
   const int signals_;  // signalfd
   const int stop_;     // eventfd
-  Thread watcher_;     // last: uses the others
+  std::optional<Thread> watcher_;
 };
 
 }  // namespace pregate

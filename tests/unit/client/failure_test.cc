@@ -65,6 +65,11 @@ TEST(DescribeFailureTest, AViolationThatTheMessageTellsIsNotRepeated) {
             "n: 9 is above 8 (INVALID_ARGUMENT, INVALID_REQUEST)");
 }
 
+TEST(DescribeFailureTest, AReasonThatIsTheCodeIsNotRepeated) {
+  EXPECT_EQ(Describe(Detailed("INTERNAL").Status(StatusCode::INTERNAL, "a fault")),
+            "a fault (INTERNAL)");
+}
+
 TEST(DescribeFailureTest, WhenToComeBack) {
   EXPECT_EQ(Describe(Detailed("QUEUE_FULL")
                          .RetryAfter(1, 500'000'000)
