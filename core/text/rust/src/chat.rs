@@ -11,6 +11,10 @@ use serde_json::{Map, Value as Json};
 
 use crate::error::{Code, Error, Result};
 use crate::python;
+use crate::stack::on_large_stack;
+
+/// Bytes of a template: twice what the longest in use have.
+const MAX_TEMPLATE: usize = 64 << 10;
 
 /// Steps of the template language that a rendering may take: about 100 a message is usual.
 const FUEL: u64 = 2_000_000;
@@ -58,10 +62,18 @@ impl ChatTemplate {
         }
         let mut environment = environment(clock);
         for (name, source) in templates {
-            let source = without_generation_tags(source);
-            if let Err(error) = environment.add_template_owned(name.to_string(), source.clone()) {
-                return Err(Error::invalid(describe(name, &source, &error)));
+            if source.len() > MAX_TEMPLATE {
+                return Err(Error::invalid(format_args!(
+                    "chat template '{name}' has {} bytes, more than {MAX_TEMPLATE}",
+                    source.len()
+                )));
             }
+            let source = without_generation_tags(source);
+            on_large_stack(|| {
+                environment
+                    .add_template_owned(name.to_string(), source.clone())
+                    .map_err(|error| Error::invalid(describe(name, &source, &error)))
+            })?;
         }
         Ok(ChatTemplate { environment, special_tokens: special_tokens(&config)? })
     }
@@ -76,6 +88,16 @@ impl ChatTemplate {
                 .map(Value::from_serialize)
                 .map_err(|error| Error::invalid(format_args!("tools: {error}")))?,
         };
+        on_large_stack(|| self.render_template(&template, messages, tools, prompt))
+    }
+
+    fn render_template(
+        &self,
+        template: &Template,
+        messages: &[Message],
+        tools: Value,
+        prompt: bool,
+    ) -> Result<String> {
         let messages: Vec<Value> = messages
             .iter()
             .map(|message| context! { role => message.role, content => message.content })
@@ -94,7 +116,7 @@ impl ChatTemplate {
                 Code::ResourceExhausted,
                 format_args!("the chat template gives more than {MAX_OUTPUT} bytes"),
             )),
-            Err(error) => Err(rendering_error(&template, &error)),
+            Err(error) => Err(rendering_error(template, &error)),
         }
     }
 

@@ -5,4 +5,5 @@ mod chat;
 mod detokenizer;
 mod error;
 mod python;
+mod stack;
 mod tokenizer;
