@@ -8,7 +8,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "client/answer.h"
+#include "client/answer_printer.h"
 #include "client/command.h"
 #include "client/interrupts.h"
 #include "client/request_flags.h"
@@ -26,7 +26,7 @@ class Conversation {
   Conversation(Client& client,
                Cancellation& cancellation,
                Output& out,
-               Answer::Format format,
+               AnswerPrinter::Format format,
                v1::GenerateRequest request)
       : client_(client),
         cancellation_(cancellation),
@@ -39,7 +39,7 @@ class Conversation {
   // of an answer that was interrupted; after any other failure it is as before.
   absl::Status Ask(absl::string_view text) {
     AddMessage("user", text);
-    Answer answer(format_, out_, clock_);
+    AnswerPrinter answer(format_, out_, clock_);
     absl::Status status =
         client_.Generate(request_, cancellation_, [&answer](const v1::GenerateResponse& event) {
           return answer.Show(event);
@@ -72,7 +72,7 @@ class Conversation {
   Client& client_;
   Cancellation& cancellation_;
   Output& out_;
-  const Answer::Format format_;
+  const AnswerPrinter::Format format_;
   const RealClock clock_;
   v1::GenerateRequest request_;
   const int num_opening_messages_;
@@ -140,11 +140,12 @@ int Run(const CommonOptions& options, const Chat& chat) {
     message->set_role("system");
     message->set_content(chat.system);
   }
-  Conversation conversation(client,
-                            cancellation,
-                            out,
-                            options.json ? Answer::Format::kJson : Answer::Format::kText,
-                            std::move(request));
+  Conversation conversation(
+      client,
+      cancellation,
+      out,
+      options.json ? AnswerPrinter::Format::kJson : AnswerPrinter::Format::kText,
+      std::move(request));
   is_conversing = true;
   if (is_terminal) {
     std::fputs("Ctrl-C stops an answer, /reset forgets the conversation, /exit ends.\n", stderr);

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "client/answer.h"
+#include "client/answer_printer.h"
 #include "client/command.h"
 #include "client/input.h"
 #include "client/interrupts.h"
@@ -32,7 +32,7 @@ absl::Status FillInput(Generate& generate) {
   return absl::OkStatus();
 }
 
-void PrintReport(const Answer& answer) {
+void PrintReport(const AnswerPrinter& answer) {
   for (const v1::TokenLogprob& logprob : answer.logprobs()) {
     std::fputs(absl::StrCat(FormatLogprob(logprob), "\n").c_str(), stderr);
   }
@@ -53,7 +53,8 @@ int Run(const CommonOptions& options, Generate& generate) {
 
   const RealClock clock;
   Output out(stdout);
-  Answer answer(options.json ? Answer::Format::kJson : Answer::Format::kText, out, clock);
+  AnswerPrinter answer(
+      options.json ? AnswerPrinter::Format::kJson : AnswerPrinter::Format::kText, out, clock);
   const absl::Status generated =
       client.Generate(generate.request, cancellation, [&answer](const v1::GenerateResponse& event) {
         return answer.Show(event);

@@ -1,4 +1,4 @@
-#include "client/answer.h"
+#include "client/answer_printer.h"
 
 #include <chrono>
 #include <cstdio>
@@ -22,9 +22,9 @@ v1::GenerateResponse Delta(uint32_t token_id, const std::string& text) {
   return event;
 }
 
-class AnswerTest : public ::testing::Test {
+class AnswerPrinterTest : public ::testing::Test {
  protected:
-  ~AnswerTest() override { std::fclose(file_); }
+  ~AnswerPrinterTest() override { std::fclose(file_); }
 
   std::string Written() const { return ReadFile(folder_ / "out"); }
 
@@ -34,8 +34,8 @@ class AnswerTest : public ::testing::Test {
   FakeClock clock_;
 };
 
-TEST_F(AnswerTest, WritesTextAtOnceAndEndsItsLastLine) {
-  Answer answer(Answer::Format::kText, out_, clock_);
+TEST_F(AnswerPrinterTest, WritesTextAtOnceAndEndsItsLastLine) {
+  AnswerPrinter answer(AnswerPrinter::Format::kText, out_, clock_);
   ASSERT_TRUE(answer.Show(Delta(1, "Hel")).ok());
   EXPECT_EQ(Written(), "Hel");
   ASSERT_TRUE(answer.Show(Delta(2, "")).ok());
@@ -45,19 +45,19 @@ TEST_F(AnswerTest, WritesTextAtOnceAndEndsItsLastLine) {
   EXPECT_EQ(answer.text(), "Hello");
 }
 
-TEST_F(AnswerTest, AddsNoNewlineToNoneOrToOne) {
-  Answer empty(Answer::Format::kText, out_, clock_);
+TEST_F(AnswerPrinterTest, AddsNoNewlineToNoneOrToOne) {
+  AnswerPrinter empty(AnswerPrinter::Format::kText, out_, clock_);
   ASSERT_TRUE(empty.EndLine().ok());
   EXPECT_EQ(Written(), "");
 
-  Answer ended(Answer::Format::kText, out_, clock_);
+  AnswerPrinter ended(AnswerPrinter::Format::kText, out_, clock_);
   ASSERT_TRUE(ended.Show(Delta(1, "line\n")).ok());
   ASSERT_TRUE(ended.EndLine().ok());
   EXPECT_EQ(Written(), "line\n");
 }
 
-TEST_F(AnswerTest, TimesTheFirstAndTheLastToken) {
-  Answer answer(Answer::Format::kText, out_, clock_);
+TEST_F(AnswerPrinterTest, TimesTheFirstAndTheLastToken) {
+  AnswerPrinter answer(AnswerPrinter::Format::kText, out_, clock_);
   v1::GenerateResponse accepted;
   accepted.mutable_accepted()->set_queue_position(4);
   clock_.Advance(std::chrono::milliseconds(100));
@@ -74,8 +74,8 @@ TEST_F(AnswerTest, TimesTheFirstAndTheLastToken) {
   EXPECT_DOUBLE_EQ(answer.report().last_token_seconds, 1.5);
 }
 
-TEST_F(AnswerTest, KeepsLogprobs) {
-  Answer answer(Answer::Format::kJson, out_, clock_);
+TEST_F(AnswerPrinterTest, KeepsLogprobs) {
+  AnswerPrinter answer(AnswerPrinter::Format::kJson, out_, clock_);
   v1::GenerateResponse event = Delta(1, "a");
   event.mutable_delta()->add_logprobs()->set_token_id(1);
   ASSERT_TRUE(answer.Show(event).ok());

@@ -26,12 +26,12 @@ std::string FormatReport(const GenerationReport& report);
 std::string FormatLogprob(const v1::TokenLogprob& logprob);
 
 // Used by one thread.
-class Answer {
+class AnswerPrinter {
  public:
   enum class Format { kText, kJson };  // kJson: one object a line for each event
 
   // The request is sent now. `out` and `clock` must outlive this.
-  Answer(Format format, Output& out, const Clock& clock);
+  AnswerPrinter(Format format, Output& out, const Clock& clock);
 
   // Writes an event; returns what Output::Write returns.
   absl::Status Show(const v1::GenerateResponse& event);

@@ -1,4 +1,4 @@
-#include "client/answer.h"
+#include "client/answer_printer.h"
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -92,10 +92,10 @@ std::string FormatLogprob(const v1::TokenLogprob& logprob) {
   return text;
 }
 
-Answer::Answer(Format format, Output& out, const Clock& clock)
+AnswerPrinter::AnswerPrinter(Format format, Output& out, const Clock& clock)
     : format_(format), out_(out), clock_(clock), start_(clock.Now()) {}
 
-absl::Status Answer::Show(const v1::GenerateResponse& event) {
+absl::Status AnswerPrinter::Show(const v1::GenerateResponse& event) {
   switch (event.event_case()) {
     case v1::GenerateResponse::kDelta:
       Note(event.delta());
@@ -114,12 +114,12 @@ absl::Status Answer::Show(const v1::GenerateResponse& event) {
   return out_.Write(event.delta().text());
 }
 
-absl::Status Answer::EndLine() {
+absl::Status AnswerPrinter::EndLine() {
   if (format_ == Format::kJson || text_.empty() || text_.back() == '\n') return absl::OkStatus();
   return out_.Write("\n");
 }
 
-void Answer::Note(const v1::TokenDelta& delta) {
+void AnswerPrinter::Note(const v1::TokenDelta& delta) {
   if (delta.token_ids_size() > 0) {
     report_.last_token_seconds = ToSeconds(clock_.Now() - start_);
     if (!has_token_) report_.first_token_seconds = report_.last_token_seconds;
