@@ -110,6 +110,23 @@ std::vector<int64_t> CheckRowCounts(const ModelConfig& config, Dtype dtype, cons
   return row_counts;
 }
 
+// Bytes by pool.
+std::vector<std::pair<const char*, uint64_t>> MemoryOf(const Transformer& transformer) {
+  const ModelWeights& weights = transformer.weights();
+  uint64_t expert_bytes = 0;
+  for (const LayerWeights& layer : weights.layers) {
+    for (const ExpertWeights& expert : layer.experts) {
+      for (const Matrix* matrix : {&expert.up, &expert.gate, &expert.down}) {
+        if (matrix->defined()) expert_bytes += matrix->nbytes();
+      }
+    }
+  }
+  return {{"dense", weights.mapped_bytes + weights.copied_bytes - expert_bytes},
+          {"expert", expert_bytes},
+          {"kv", transformer.kv_bytes()},
+          {"workspace", transformer.workspace_bytes()}};
+}
+
 }  // namespace
 
 // What Run needs from step to step, kept so that a step allocates little.
@@ -128,6 +145,7 @@ TorchRunner::TorchRunner(ModelDescription description,
       limits_(limits),
       num_threads_(num_threads),
       transformer_(std::move(transformer)),
+      memory_(MemoryOf(*transformer_)),
       scratch_(std::make_unique<StepScratch>(transformer_->options().cpu)) {}
 
 TorchRunner::~TorchRunner() = default;
@@ -266,15 +284,11 @@ absl::StatusOr<StepResult> TorchRunner::Run(const StepPlan& plan) {
 }
 
 void TorchRunner::VisitStats(StatsVisitor& visitor) const {
-  constexpr absl::string_view kName = "device_memory_bytes";
-  constexpr absl::string_view kHelp = "Memory of the device that computes, by use.";
-  const ModelWeights& weights = transformer_->weights();
-  const std::pair<const char*, uint64_t> pools[] = {
-      {"weights", weights.mapped_bytes + weights.copied_bytes},
-      {"kv", transformer_->kv_bytes()},
-      {"workspace", transformer_->workspace_bytes()}};
-  for (const auto& [pool, bytes] : pools) {
-    visitor.OnGauge(kName, kHelp, {{"pool", pool}}, static_cast<double>(bytes));
+  for (const auto& [pool, bytes] : memory_) {
+    visitor.OnGauge("device_memory_bytes",
+                    "Memory of the device that computes, by use.",
+                    {{"pool", pool}},
+                    static_cast<double>(bytes));
   }
 }
 

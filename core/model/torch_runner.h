@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -64,6 +66,8 @@ class TorchRunner final : public ModelRunner {
   const Limits limits_;
   const uint32_t num_threads_;
   const std::unique_ptr<Transformer> transformer_;
+  const std::vector<std::pair<const char*, uint64_t>>
+      memory_;  // bytes by pool, as planned at start
   const std::unique_ptr<StepScratch> scratch_;
 };
 

@@ -1,0 +1,274 @@
+// Loading and its errors, and steps as the engine runs them.
+#include "core/model/torch_runner.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <limits>
+
+#include "core/kernel/sampling.h"
+#include "core/model/load_model.h"
+#include "tests/support/recorded_stats.h"
+#include "tests/support/temp_folder.h"
+#include "tests/unit/model/tiny_model.h"
+
+namespace pregate {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+class TorchRunnerTest : public testing::Test {
+ protected:
+  TorchRunnerTest()
+      : logger_(
+            LogLevel::kInfo, LogFormat::kText, [this](const std::string& line) { log_ += line; }) {
+    options_.model = folder_.path();
+    options_.threads = 1;
+    options_.max_batch_tokens = 64;
+    options_.max_running = 4;
+    options_.kv_block_size = 8;
+  }
+
+  absl::StatusOr<std::unique_ptr<TorchRunner>> Load(const TinyModel& model) {
+    model.Write(folder_.path());
+    return TorchRunner::Load(options_, logger_);
+  }
+  absl::Status LoadStatus(const TinyModel& model) { return Load(model).status(); }
+
+  static SequenceStep Step(absl::Span<const uint32_t> ids,
+                           absl::Span<const uint32_t> blocks,
+                           const Sampling* sampling) {
+    return {.sequence_id = 1,
+            .token_ids = ids,
+            .first_position = 0,
+            .blocks = blocks,
+            .is_prompt = true,
+            .sampling = sampling};
+  }
+
+  TempFolder folder_;
+  EngineOptions options_;
+  std::string log_;
+  Logger logger_;
+};
+
+TEST_F(TorchRunnerTest, DescribesTheModel) {
+  options_.served_model_name = "tiny";
+  const TinyModel model = MakeTinyQwen3Moe(Dtype::kBfloat16);
+  model.Write(folder_.path());
+  const absl::StatusOr<LoadedModel> loaded = LoadTorchModel(options_, logger_);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const ModelDescription& description = loaded->description;
+  EXPECT_EQ(description.name, "tiny");
+  EXPECT_EQ(description.family, "qwen3_moe");
+  EXPECT_EQ(description.dtype, "bfloat16");
+  EXPECT_EQ(description.vocab_size, 96u);
+  EXPECT_EQ(description.max_context, 128u);
+  EXPECT_EQ(description.num_layers, 3u);
+  EXPECT_EQ(description.num_experts, 8u);
+  EXPECT_EQ(description.num_experts_per_token, 2u);
+  EXPECT_THAT(description.eos_token_ids, ElementsAre(0, 7));
+  uint64_t parameters = 0;
+  for (const auto& [name, tensor] : model.tensors) parameters += tensor.numbers.size();
+  EXPECT_EQ(description.num_parameters, parameters);
+
+  const ModelRunner::Limits& limits = loaded->runner->limits();
+  EXPECT_EQ(limits.kv_block_size, 8u);
+  EXPECT_EQ(limits.num_kv_blocks, 4u * 128 / 8);
+  EXPECT_THAT(log_,
+              AllOf(HasSubstr("cpu_isa="), HasSubstr("KV cache blocks=64"), HasSubstr("rows=")));
+}
+
+TEST_F(TorchRunnerTest, TakesItsNameFromTheFolder) {
+  options_.model = folder_.path() + "/";
+  const auto runner = Load(MakeTinySwitch());
+  ASSERT_TRUE(runner.ok());
+  EXPECT_EQ((*runner)->description().name,
+            std::filesystem::path(folder_.path()).filename().string());
+}
+
+TEST_F(TorchRunnerTest, UsesMatchingWeightsInPlaceAndConvertsOthers) {
+  ASSERT_TRUE(Load(MakeTinySwitch(Dtype::kFloat32)).ok());
+  EXPECT_THAT(log_, HasSubstr("copied=\"0 B\""));
+  log_.clear();
+  options_.dtype = "bfloat16";
+  ASSERT_TRUE(Load(MakeTinySwitch(Dtype::kFloat32)).ok());
+  EXPECT_THAT(log_, Not(HasSubstr("copied=\"0 B\"")));
+}
+
+TEST_F(TorchRunnerTest, RefusesOptionsThatCannotBe) {
+  const TinyModel model = MakeTinySwitch();
+  options_.device = "cuda:1";
+  absl::Status status = LoadStatus(model);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("no CUDA backend"));
+  options_.device = "auto";
+
+  options_.max_context = 129;
+  EXPECT_THAT(LoadStatus(model).message(), HasSubstr("129 is more than the model's 128"));
+  options_.max_context = 0;
+
+  options_.dtype = "int8";
+  EXPECT_THAT(LoadStatus(model).message(), HasSubstr("'int8'"));
+  options_.dtype = "auto";
+
+  options_.cpu_isa = "neon";
+  EXPECT_THAT(LoadStatus(model).message(), HasSubstr("'neon'"));
+  options_.cpu_isa = "auto";
+
+  options_.model = "";
+  EXPECT_EQ(TorchRunner::Load(options_, logger_).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  options_.model = folder_ / "nowhere";
+  EXPECT_EQ(TorchRunner::Load(options_, logger_).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(TorchRunnerTest, NamesAMissingTensor) {
+  TinyModel model = MakeTinySwitch();
+  model.tensors.erase("model.layers.2.mlp.pregate.weight");
+  EXPECT_THAT(
+      LoadStatus(model).message(),
+      AllOf(HasSubstr("model.layers.2.mlp.pregate.weight is missing"), HasSubstr("[4, 64]")));
+}
+
+TEST_F(TorchRunnerTest, NamesATensorOfTheWrongShape) {
+  TinyModel model = MakeTinyQwen3Moe();
+  model.tensors["model.layers.1.self_attn.k_proj.weight"].shape = {48, 40};
+  const absl::Status status = LoadStatus(model);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(),
+              AllOf(HasSubstr("model.layers.1.self_attn.k_proj.weight"),
+                    HasSubstr("model.safetensors"),
+                    HasSubstr("has shape [48, 40]; expected [40, 48]")));
+}
+
+TEST_F(TorchRunnerTest, NamesATruncatedFile) {
+  MakeTinySwitch().Write(folder_.path());
+  const std::string path = folder_ / "model.safetensors";
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) - 100);
+  const absl::Status status = TorchRunner::Load(options_, logger_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("model.safetensors"));
+}
+
+TEST_F(TorchRunnerTest, LogsTensorsWithoutUse) {
+  TinyModel model = MakeTinySwitch();
+  model.tensors["model.layers.0.extra.weight"] = {.shape = {2}, .numbers = {1, 2}};
+  EXPECT_TRUE(LoadStatus(model).ok());
+  EXPECT_THAT(log_, AllOf(HasSubstr("does not use"), HasSubstr("model.layers.0.extra.weight")));
+}
+
+TEST_F(TorchRunnerTest, FindsDenseWeightsThatAreNotFiniteAtLoad) {
+  for (const char* name : {"model.embed_tokens.weight",
+                           "model.norm.weight",
+                           "model.layers.0.mlp.gate.weight",
+                           "model.layers.3.self_attn.o_proj.weight"}) {
+    TinyModel model = MakeTinySwitch();
+    model.tensors[name].numbers.back() = std::numeric_limits<float>::quiet_NaN();
+    const absl::Status status = LoadStatus(model);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(status.message(), AllOf(HasSubstr(name), HasSubstr("not finite")));
+  }
+}
+
+TEST_F(TorchRunnerTest, FindsExpertsThatAreNotFiniteWhenTheyAreFirstRead) {
+  TinyModel model = MakeTinySwitch();
+  for (int expert = 0; expert < 4; ++expert) {
+    model.tensors["model.layers.1.mlp.experts." + std::to_string(expert) + ".down_proj.weight"]
+        .numbers[5] = std::numeric_limits<float>::infinity();
+  }
+  const auto runner = Load(model);
+  ASSERT_TRUE(runner.ok()) << runner.status();
+  const std::vector<uint32_t> ids = {1, 2, 3};
+  const std::vector<uint32_t> blocks = {0};
+  const Sampling sampling;
+  const StepPlan plan{.sequences = {Step(ids, blocks, &sampling)}};
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    const absl::Status status = (*runner)->Run(plan).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+    EXPECT_THAT(status.message(),
+                AllOf(HasSubstr("model.layers.1.mlp.experts."),
+                      HasSubstr("down_proj.weight"),
+                      HasSubstr("not finite")));
+  }
+  // Converted ones are read, and so checked, at load.
+  options_.dtype = "bfloat16";
+  EXPECT_EQ(TorchRunner::Load(options_, logger_).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(TorchRunnerTest, DrawsForTheSequencesThatAsk) {
+  const auto loaded = Load(MakeTinyQwen3Moe());
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  TorchRunner& runner = **loaded;
+  const std::vector<uint32_t> first = {5, 6, 7};
+  const std::vector<uint32_t> second = {8, 9, 10, 11};
+  const std::vector<uint32_t> first_blocks = {3};
+  const std::vector<uint32_t> second_blocks = {1};
+  const std::vector<uint32_t> third_blocks = {0};
+  const Sampling greedy{.temperature = 0, .logprobs = 2};
+  const Sampling random{.temperature = 1.5f, .top_k = 40, .top_p = 0.9f, .seed = 9};
+  const absl::StatusOr<StepResult> result =
+      runner.Run({.sequences = {Step(first, first_blocks, &greedy),
+                                Step(second, second_blocks, nullptr),
+                                Step(second, third_blocks, &random)}});
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->sequences.size(), 3u);
+  EXPECT_FALSE(result->sequences[1].token.has_value());
+
+  // The greedy one again, from raw logits.
+  const TokenRun run = {.token_ids = first, .first_position = 0, .blocks = first_blocks};
+  const uint32_t last = 2;
+  const auto logits = runner.Forward({.runs = {&run, 1}, .logit_tokens = {&last, 1}}, nullptr);
+  ASSERT_TRUE(logits.ok());
+  const auto best = std::max_element(logits->begin(), logits->end());
+  const std::optional<GeneratedToken>& token = result->sequences[0].token;
+  ASSERT_TRUE(token.has_value());
+  EXPECT_EQ(token->token_id, best - logits->begin());
+  double sum = 0;
+  for (const float logit : *logits) sum += std::exp(double{logit});
+  ASSERT_TRUE(token->logprob.has_value());
+  EXPECT_NEAR(token->logprob->logprob, *best - std::log(sum), 1e-5);
+  ASSERT_EQ(token->logprob->top.size(), 2u);
+  EXPECT_EQ(token->logprob->top[0].token_id, token->token_id);
+  EXPECT_GE(token->logprob->top[0].logprob, token->logprob->top[1].logprob);
+
+  // The random one by itself: the same token, without logprobs.
+  const auto alone = runner.Run({.sequences = {Step(second, second_blocks, &random)}});
+  ASSERT_TRUE(alone.ok());
+  EXPECT_EQ(alone->sequences[0].token->token_id, result->sequences[2].token->token_id);
+  EXPECT_FALSE(alone->sequences[0].token->logprob.has_value());
+}
+
+// What the model itself breaks: huge weights make logits that are no numbers.
+TEST_F(TorchRunnerTest, FailsASequenceWhoseLogitsAreNotFinite) {
+  TinyModel model = MakeTinySwitch();
+  for (float& number : model.tensors["model.norm.weight"].numbers) number = 3e38f;
+  const auto runner = Load(model);
+  ASSERT_TRUE(runner.ok()) << runner.status();
+  const std::vector<uint32_t> ids = {1};
+  const std::vector<uint32_t> blocks = {0};
+  const Sampling sampling;
+  const auto result = (*runner)->Run({.sequences = {Step(ids, blocks, &sampling)}});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->sequences[0].status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(result->sequences[0].status.message(), HasSubstr("not a finite number"));
+}
+
+TEST_F(TorchRunnerTest, ShowsItsMemory) {
+  const auto runner = Load(MakeTinySwitch());
+  ASSERT_TRUE(runner.ok());
+  RecordedStats stats;
+  (*runner)->VisitStats(stats);
+  for (const char* pool : {"dense", "expert", "kv", "workspace"}) {
+    EXPECT_GT(stats.value(absl::StrCat("device_memory_bytes{pool=\"", pool, "\"}")), 0);
+  }
+  EXPECT_EQ(stats.violation(), "");
+}
+
+}  // namespace
+}  // namespace pregate
