@@ -14,10 +14,12 @@ namespace pregate {
 namespace {
 
 template <typename Number>
-Flag WholeNumberFlag(std::string name, std::string help, std::function<void(Number)> set) {
-  return {.name = std::move(name),
+Flag WholeNumberFlag(const std::string& name,
+                     const std::string& help,
+                     std::function<void(Number)> set) {
+  return {.name = name,
           .value_name = "N",
-          .help = std::move(help),
+          .help = help,
           .set = [set = std::move(set)](absl::string_view text) {
             Number number = 0;
             if (!absl::SimpleAtoi(text, &number)) {
