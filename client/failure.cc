@@ -89,7 +89,7 @@ std::string WhatHappened(const grpc::Status& status, const CallDescription& call
 }
 
 // "" when there is nothing that helps.
-std::string WhatNext(const grpc::Status& status, const Details& details) {
+std::string WhatNext(const grpc::Status& status, const Details& details, absl::string_view method) {
   if (IsUnreachable(status)) {
     return "start pregated, name another server with --server, or wait for it with --wait 30s";
   }
@@ -100,6 +100,7 @@ std::string WhatNext(const grpc::Status& status, const Details& details) {
     case grpc::StatusCode::DEADLINE_EXCEEDED:
       return "--deadline allows more";
     case grpc::StatusCode::NOT_FOUND:
+      if (absl::StartsWith(method, "Health.")) return "liveness and readiness are known everywhere";
       return "`pregate models` lists what is served";
     case grpc::StatusCode::UNIMPLEMENTED:
       return "`pregate stats` shows its version";
@@ -124,7 +125,7 @@ absl::Status DescribeFailure(const grpc::Status& status, const CallDescription& 
   if (!details.reason.empty() && details.reason != code_name)
     absl::StrAppend(&text, ", ", details.reason);
   absl::StrAppend(&text, ")");
-  const std::string next = WhatNext(status, details);
+  const std::string next = WhatNext(status, details, call.method);
   if (!next.empty()) absl::StrAppend(&text, "; ", next);
   return absl::Status(code, text);
 }

@@ -30,7 +30,7 @@ TEST(HealthTest, ExitsOneUnlessServing) {
 
   result = RunProgram(Pregate(server, {"health", "--service", "nothing"}));
   EXPECT_EQ(result.exit_code, 1);
-  EXPECT_THAT(result.err, HasSubstr("(NOT_FOUND)"));
+  EXPECT_THAT(result.err, HasSubstr("(NOT_FOUND); liveness and readiness are known everywhere"));
 }
 
 TEST(HealthTest, WatchPrintsEachChange) {
