@@ -114,7 +114,7 @@ std::vector<Flag> EngineFlags(EngineOptions& options) {
                  "CPU instructions to use (default auto: detected)",
                  options.cpu_isa),
       CountFlag("threads",
-                "threads of the CPU's products (default 0: one a core)",
+                "threads of the CPU's products (default 0: what pays for the model)",
                 0,
                 1024,
                 options.threads),

@@ -24,7 +24,7 @@ struct EngineOptions {
   std::string dtype = "auto";     // auto, float32 or bfloat16; auto is the checkpoint's
   std::string cpu_isa =
       "auto";  // auto, baseline, avx2 or avx512: what our own kernels and LibTorch may use
-  uint32_t threads = 0;             // of the engine's products; 0 = one a core
+  uint32_t threads = 0;  // of the engine's products; 0 = as many as pay, at most one a core
   uint32_t max_batch_tokens = 512;  // in one step, prompt and generated together
   uint32_t max_running = 64;        // sequences advanced together
   uint32_t max_queued = 256;        // requests that wait for a place

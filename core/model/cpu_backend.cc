@@ -38,8 +38,13 @@ void LimitLibTorch(CpuIsa isa) {
   setenv("MKL_ENABLE_INSTRUCTIONS", variables.mkl, kKeep);
 }
 
-uint32_t ChooseThreads(uint32_t flag) {
-  return flag > 0 ? flag : std::max(1u, std::thread::hardware_concurrency());
+uint32_t ChooseThreads(uint32_t flag, uint64_t bytes_per_token) {
+  if (flag > 0) return flag;
+  // Below this a thread's share of a product takes less time than waiting for the other threads.
+  constexpr uint64_t kMinBytesPerThread = 8 << 20;
+  const uint64_t useful = std::max<uint64_t>(1, bytes_per_token / kMinBytesPerThread);
+  return static_cast<uint32_t>(
+      std::min<uint64_t>(useful, std::max(1u, std::thread::hardware_concurrency())));
 }
 
 void UseThreads(uint32_t num_threads) {

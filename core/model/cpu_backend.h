@@ -13,8 +13,9 @@ namespace pregate {
 // stays.
 void LimitLibTorch(CpuIsa isa);
 
-// Threads for --threads: `flag`, or one for each CPU that this process may use when that is 0.
-uint32_t ChooseThreads(uint32_t flag);
+// Threads for --threads: `flag` or, when that is 0, as many as pay for a model of which a token
+// reads `bytes_per_token` of weights, at most one for each CPU.
+uint32_t ChooseThreads(uint32_t flag, uint64_t bytes_per_token);
 
 // Lets LibTorch use `num_threads` threads for work that the calling thread starts.
 void UseThreads(uint32_t num_threads);

@@ -110,17 +110,29 @@ std::vector<int64_t> CheckRowCounts(const ModelConfig& config, Dtype dtype, cons
   return row_counts;
 }
 
-// Bytes by pool.
-std::vector<std::pair<const char*, uint64_t>> MemoryOf(const Transformer& transformer) {
-  const ModelWeights& weights = transformer.weights();
-  uint64_t expert_bytes = 0;
+uint64_t ExpertBytes(const ModelWeights& weights) {
+  uint64_t bytes = 0;
   for (const LayerWeights& layer : weights.layers) {
     for (const ExpertWeights& expert : layer.experts) {
       for (const Matrix* matrix : {&expert.up, &expert.gate, &expert.down}) {
-        if (matrix->defined()) expert_bytes += matrix->nbytes();
+        if (matrix->defined()) bytes += matrix->nbytes();
       }
     }
   }
+  return bytes;
+}
+
+// Of the weights that one token reads.
+uint64_t BytesPerToken(const ModelWeights& weights, const ModelConfig& config) {
+  const uint64_t expert_bytes = ExpertBytes(weights);
+  return weights.mapped_bytes + weights.copied_bytes - expert_bytes +
+         expert_bytes / config.num_experts * config.num_experts_per_token;
+}
+
+// Bytes by pool.
+std::vector<std::pair<const char*, uint64_t>> MemoryOf(const Transformer& transformer) {
+  const ModelWeights& weights = transformer.weights();
+  const uint64_t expert_bytes = ExpertBytes(weights);
   return {{"dense", weights.mapped_bytes + weights.copied_bytes - expert_bytes},
           {"expert", expert_bytes},
           {"kv", transformer.kv_bytes()},
@@ -168,11 +180,11 @@ absl::StatusOr<std::unique_ptr<TorchRunner>> TorchRunner::LoadUnguarded(
   PREGATE_ASSIGN_OR_RETURN(const Dtype dtype, ChooseDtype(options, config, *files));
 
   LimitLibTorch(isa);
-  const uint32_t num_threads = ChooseThreads(options.threads);
-  UseThreads(num_threads);
   const CpuContext cpu = {.kernels = &CpuKernelsFor(isa), .parallel_for = LibTorchParallelFor()};
   PREGATE_ASSIGN_OR_RETURN(ModelWeights weights,
                            LoadWeights(std::move(files), config, dtype, cpu, logger));
+  const uint32_t num_threads = ChooseThreads(options.threads, BytesPerToken(weights, config));
+  UseThreads(num_threads);
   logger.Info("model read",
               {{"family", config.family->model_type},
                {"parameters", weights.num_parameters},
