@@ -17,6 +17,7 @@
 #include "core/base/status_macros.h"
 #include "core/base/thread.h"
 #include "core/pregate.h"
+#include "google/protobuf/stubs/logging.h"
 #include "server/config.h"
 #include "server/server.h"
 #include "server/version.h"
@@ -117,6 +118,7 @@ int Main(int argc, char** argv) {
   const StopSignals signals;
   // The library's own messages repeat what our statuses say; GRPC_VERBOSITY=debug brings them back.
   setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
+  google::protobuf::SetLogHandler(nullptr);
 
   ServerOptions options;
   std::string config_file;
