@@ -19,6 +19,7 @@ struct TensorGroup {
   uint64_t count = 0;
 };
 
+// NOLINTNEXTLINE(bugprone-exception-escape): nlohmann-json's moves do not throw
 struct ModelInspection {
   struct Part {
     uint64_t tensors = 0;

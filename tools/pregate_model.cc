@@ -109,4 +109,6 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace pregate
 
+// NOLINTNEXTLINE(bugprone-exception-escape): nlohmann-json throws for wrong types, which are
+// checked
 int main(int argc, char** argv) { return pregate::Main(argc, argv); }
