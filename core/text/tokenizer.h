@@ -28,7 +28,7 @@ class Tokenizer {
   Tokenizer& operator=(const Tokenizer&) = delete;
 
   // `add_special_tokens`: those that the file's post-processor puts around a text, such as <s>.
-  // Special tokens spelled out in the text become their ids either way. Takes some 0.2 µs a byte on
+  // Special tokens spelled out in the text become their ids either way. Takes up to 1 µs a byte on
   // the calling thread. INVALID_ARGUMENT: not UTF-8; names the first wrong byte.
   absl::StatusOr<std::vector<uint32_t>> Encode(absl::string_view text,
                                                bool add_special_tokens) const;

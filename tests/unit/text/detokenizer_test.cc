@@ -145,18 +145,17 @@ std::vector<Kind> Kinds() {
   };
 }
 
-class DetokenizerPropertyTest : public testing::TestWithParam<Kind> {
- protected:
-  // Often a run of bytes, which need not be characters; often what special cases are about.
-  static std::vector<uint32_t> RandomIds(const Tokenizer& tokenizer) {
-    const auto size = static_cast<uint32_t>(tokenizer.vocab_size());
-    return *rc::gen::container<std::vector<uint32_t>>(
-        rc::gen::weightedOneOf<uint32_t>({{4, rc::gen::inRange<uint32_t>(0, size)},
-                                          {2, rc::gen::inRange<uint32_t>(3 + 0xC2, 3 + 0xE0)},
-                                          {2, rc::gen::inRange<uint32_t>(3 + 0x80, 3 + 0xC0)},
-                                          {4, rc::gen::inRange<uint32_t>(256, size)}}));
-  }
-};
+// Often a run of bytes, which need not be characters; often what special cases are about.
+std::vector<uint32_t> RandomIds(const Tokenizer& tokenizer) {
+  const auto size = static_cast<uint32_t>(tokenizer.vocab_size());
+  return *rc::gen::container<std::vector<uint32_t>>(
+      rc::gen::weightedOneOf<uint32_t>({{4, rc::gen::inRange<uint32_t>(0, size)},
+                                        {2, rc::gen::inRange<uint32_t>(3 + 0xC2, 3 + 0xE0)},
+                                        {2, rc::gen::inRange<uint32_t>(3 + 0x80, 3 + 0xC0)},
+                                        {4, rc::gen::inRange<uint32_t>(256, size)}}));
+}
+
+class DetokenizerPropertyTest : public testing::TestWithParam<Kind> {};
 
 TEST_P(DetokenizerPropertyTest, ThePiecesMakeTheText) {
   const std::unique_ptr<Tokenizer> tokenizer = Load(GetParam().json);
@@ -186,6 +185,38 @@ INSTANTIATE_TEST_SUITE_P(All,
                          DetokenizerPropertyTest,
                          testing::ValuesIn(Kinds()),
                          [](const auto& info) { return info.param.name; });
+
+// Chains that no model has yet are decoded as the library does too, streaming or not.
+TEST(DetokenizerTest, AnyChainOfDecoders) {
+  const std::vector<std::string> decoders = {
+      R"({"type": "Replace", "pattern": {"String": "▁"}, "content": " "})",
+      R"({"type": "Replace", "pattern": {"Regex": "[a-e]+"}, "content": "<0xE4>"})",
+      R"({"type": "Replace", "pattern": {"String": "aa"}, "content": ""})",
+      R"({"type": "ByteFallback"})",
+      R"({"type": "Fuse"})",
+      R"({"type": "Strip", "content": " ", "start": 2, "stop": 0})",
+      R"({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false,
+          "use_regex": true})",
+      R"({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true})",
+      R"({"type": "WordPiece", "prefix": "▁", "cleanup": true})",
+      R"({"type": "BPEDecoder", "suffix": "h"})",
+      R"({"type": "CTC", "pad_token": "a", "word_delimiter_token": "▁", "cleanup": true})"};
+  EXPECT_TRUE(rc::check([&] {
+    const auto chain = *rc::gen::container<std::vector<std::string>>(rc::gen::elementOf(decoders));
+    const std::unique_ptr<Tokenizer> tokenizer = Load(WithDecoder(
+        LlamaStyleTokenizer(),
+        absl::StrCat(
+            R"({"type": "Sequence", "decoders": [)",
+            absl::StrJoin(
+                chain.begin(), chain.begin() + static_cast<ptrdiff_t>(chain.size() % 5), ","),
+            "]}")));
+    for (int round = 0; round < 10; ++round) {
+      const std::vector<uint32_t> ids = RandomIds(*tokenizer);
+      RC_ASSERT(absl::StrJoin(Pieces(*tokenizer, ids), "") ==
+                tokenizer->Decode(ids, false).value());
+    }
+  }));
+}
 
 // A byte-level stream is never behind by more than one incomplete character.
 TEST(DetokenizerTest, ByteLevelIsPrompt) {
