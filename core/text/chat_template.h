@@ -25,8 +25,10 @@ struct ChatMessage {
 // trim_blocks, lstrip_blocks, loop controls, `raise_exception`, `strftime_now`, `tojson` and
 // printed values as Python writes them, Python's string and dict methods. Immutable: thread-safe.
 //
-// A rendering is bounded in steps (2 million) and output (64 MiB). Its working memory is not: a
-// template can double a string until there is none left, so that model folders are to be trusted.
+// A template has at most 64 KiB. A rendering is bounded in steps (2 million) and output (64 MiB),
+// and takes place on a thread of its own, whose stack no template can overflow. Its working memory
+// is not bounded: a template can double a string until there is none left, so that model folders
+// are to be trusted.
 class ChatTemplate {
  public:
   using WallClock = std::function<absl::Time()>;
