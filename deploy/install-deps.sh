@@ -9,6 +9,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 deps=${PREGATE_DEPS:-${XDG_CACHE_HOME:-$HOME/.cache}/pregate/deps}
 
+cargo_minimum=1.82  # core/text/rust/Cargo.toml's rust-version
+
 # LibTorch is the PyPI wheel itself; on a CPU it needs two small NVIDIA libraries beside it to load.
 torch_wheels=(torch==2.11.0 nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96)
 proto_wheels=(googleapis-common-protos==1.70.0)
@@ -37,6 +39,17 @@ rust_packages() {
   local newest
   newest=$(apt-cache search --names-only '^cargo-1\.[0-9]+$' | awk '{print $1}' | sort -V | tail -n 1)
   if [ -n "$newest" ]; then echo "$newest rustc-${newest#cargo-}"; else echo "cargo rustc"; fi
+}
+
+# A Rust that was here before is used as it is, so it must be new enough.
+check_cargo() {
+  local version
+  version=$(cargo --version | awk '{print $2}')
+  if [ "$(printf '%s\n' "$cargo_minimum" "$version" | sort -V | head -n 1)" != "$cargo_minimum" ]; then
+    say "cargo $version is older than $cargo_minimum: update it (with rustup: 'rustup update'), or remove it and run this again"
+    exit 1
+  fi
+  say "cargo: $version"
 }
 
 # wheels NAME REQUIREMENT...: unpacks wheels into $deps/NAME, once per set of requirements.
@@ -70,6 +83,7 @@ install_go_clients() {
 if ! command -v apt-cache >/dev/null; then say "needs apt (Debian 12 or Ubuntu 24.04)"; exit 1; fi
 [ -n "$(ls -A /var/lib/apt/lists 2>/dev/null)" ] || as_root apt-get update -qq
 install_packages
+check_cargo
 wheels torch "${torch_wheels[@]}"
 wheels protos "${proto_wheels[@]}"
 install_go_clients
