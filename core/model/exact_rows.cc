@@ -9,10 +9,10 @@ namespace pregate {
 namespace {
 
 constexpr int64_t kTile = 8;       // the number of rows that others are compared with
-constexpr int64_t kNumRows = 64;   // of the tried products
-constexpr int64_t kShift = 3;      // where in a tile the second try begins
-constexpr int64_t kMaxOut = 2048;  // columns that are tried of a wider matrix
-constexpr int64_t kCandidates[] = {1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64};
+constexpr int64_t kNumRows = 32;   // of the tried products
+constexpr int64_t kShift = 3;      // where in a tile the tried rows begin, if they all fit
+constexpr int64_t kMaxOut = 1024;  // columns that are tried of a wider matrix
+constexpr int64_t kCandidates[] = {1, 2, 3, 4, 5, 6, 7, 8, 16, 32};
 
 // Numbers in (-1, 1) from a linear congruential generator (Knuth's MMIX constants).
 class Numbers {
@@ -57,18 +57,26 @@ bool SameBits(const at::Tensor& a, const at::Tensor& b) {
   return std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.nbytes()) == 0;
 }
 
-// Whether `count` rows together, from two places on, get the bits of `expected`.
+// Whether `count` rows together get the bits of `expected`, though most stand elsewhere in a tile.
 bool IsExact(const at::Tensor& x,
              const at::Tensor& matrix,
              const at::Tensor& expected,
              int64_t count) {
-  for (const int64_t first : {int64_t{0}, kShift}) {
-    if (first + count > kNumRows) continue;
-    if (!SameBits(Multiply(x, matrix, first, count), expected.narrow(0, first, count))) {
-      return false;
-    }
+  const int64_t first = count + kShift <= kNumRows ? kShift : 0;
+  return SameBits(Multiply(x, matrix, first, count), expected.narrow(0, first, count));
+}
+
+// The shapes that are tried for those of a model: cut, each once.
+std::vector<MatrixShape> CutShapes(const std::vector<MatrixShape>& shapes) {
+  std::vector<MatrixShape> cut;
+  for (const MatrixShape& shape : shapes) {
+    const MatrixShape tried = {.out = std::min(shape.out, kMaxOut), .in = shape.in};
+    const auto is_same = [&](const MatrixShape& other) {
+      return other.out == tried.out && other.in == tried.in;
+    };
+    if (std::none_of(cut.begin(), cut.end(), is_same)) cut.push_back(tried);
   }
-  return true;
+  return cut;
 }
 
 }  // namespace
@@ -76,10 +84,9 @@ bool IsExact(const at::Tensor& x,
 std::vector<int64_t> FindExactRowCounts(Dtype dtype, const std::vector<MatrixShape>& shapes) {
   std::vector<int64_t> exact(std::begin(kCandidates), std::end(kCandidates));
   Numbers numbers;
-  for (const MatrixShape& shape : shapes) {
+  for (const MatrixShape& shape : CutShapes(shapes)) {
     const at::Tensor x = CancellingRows(kNumRows, shape.in, 1, dtype, numbers);
-    const at::Tensor matrix =
-        CancellingRows(std::min(shape.out, kMaxOut), shape.in, -1, dtype, numbers).t();
+    const at::Tensor matrix = CancellingRows(shape.out, shape.in, -1, dtype, numbers).t();
     at::Tensor expected = EmptyTensor({kNumRows, matrix.size(1)}, x.scalar_type());
     for (int64_t row = 0; row < kNumRows; row += kTile) {
       expected.narrow(0, row, kTile).copy_(Multiply(x, matrix, row, kTile));

@@ -21,8 +21,7 @@ Product::Product(
     CpuContext cpu, Dtype dtype, std::vector<int64_t> row_counts, int64_t max_in, int64_t max_out)
     : cpu_(std::move(cpu)), dtype_(dtype), row_counts_(std::move(row_counts)) {
   PREGATE_CHECK(!row_counts_.empty());
-  // In float32 only padded rows go through the scratch, and those are fewer than the largest count
-  // below eight or so; in bfloat16 all do.
+  // In float32 only padded rows go through the scratch, in bfloat16 all do.
   in_ = EmptyTensor({row_counts_.back(), max_in}, ScalarTypeOf(dtype));
   out_ = EmptyTensor({row_counts_.back(), max_out}, ScalarTypeOf(dtype));
 }

@@ -54,7 +54,7 @@ class Product {
   at::Tensor out_;  // [max rows, max_out]
 };
 
-// The numbers of rows among 1 … 8, 16, 32 and 64 that on this CPU, with LibTorch's present number
+// The numbers of rows among 1 … 8, 16 and 32 that on this CPU, with LibTorch's present number
 // of threads, give each row of a product the bits that it gets among eight, wherever it stands.
 // Tried on matrices of each shape whose sums cancel, so that another order shows. Just {1} when
 // rows in eights depend on their place. Takes milliseconds.

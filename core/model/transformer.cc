@@ -30,20 +30,12 @@ std::vector<MatrixShape> Transformer::ProductShapes(const ModelConfig& config) {
   const int64_t hidden = config.hidden_size;
   const int64_t query_size = int64_t{config.num_heads} * config.head_dim;
   const int64_t kv_size = int64_t{config.num_kv_heads} * config.head_dim;
-  const MatrixShape all[] = {{query_size, hidden},
-                             {kv_size, hidden},
-                             {hidden, query_size},
-                             {config.expert_width, hidden},
-                             {hidden, config.expert_width},
-                             {config.vocab_size, hidden}};
-  std::vector<MatrixShape> shapes;
-  for (const MatrixShape& shape : all) {
-    const auto is_same = [&](const MatrixShape& other) {
-      return other.out == shape.out && other.in == shape.in;
-    };
-    if (std::none_of(shapes.begin(), shapes.end(), is_same)) shapes.push_back(shape);
-  }
-  return shapes;
+  return {{query_size, hidden},
+          {kv_size, hidden},
+          {hidden, query_size},
+          {config.expert_width, hidden},
+          {hidden, config.expert_width},
+          {config.vocab_size, hidden}};
 }
 
 Transformer::Transformer(ModelConfig config, ModelWeights weights, Options options)

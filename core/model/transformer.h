@@ -46,7 +46,7 @@ class Transformer {
   uint64_t kv_bytes() const { return cache_.bytes(); }
   uint64_t workspace_bytes() const;
 
-  // The shapes of the products, each once.
+  // The shapes of the products.
   static std::vector<MatrixShape> ProductShapes(const ModelConfig& config);
 
  private:
