@@ -1,5 +1,6 @@
 #include "bench/decode_rate.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -9,81 +10,90 @@
 namespace pregate {
 namespace {
 
-// Counts what arrives on several streams. Thread-safe.
-class Arrivals {
+// Waits for the ends of several streams. Thread-safe.
+class Completions {
  public:
-  Arrivals(const Clock& clock, size_t num_streams) : clock_(clock), num_streams_(num_streams) {}
+  explicit Completions(size_t num_streams) : completions_(num_streams), missing_(num_streams) {}
 
-  void Count(size_t stream, const ResponseStream::Batch& batch) {
-    MutexLock lock(mutex_);
-    const bool is_last = stream == num_streams_ - 1;
-    if (is_running_) num_tokens_ += batch.tokens.size();
-    if (is_last && !is_running_ && !batch.tokens.empty()) {
-      is_running_ = true;
-      begin_ = clock_.Now();
-    }
+  void Take(size_t index, ResponseStream& stream) {
+    ResponseStream::Batch batch = stream.Take();
     if (!batch.completion.has_value()) return;
-    if (is_last) {
-      is_running_ = false;
-      end_ = clock_.Now();
-    }
-    if (status_.ok()) status_ = batch.completion->status;
-    ++num_finished_;
-    changed_.NotifyAll();
+    MutexLock lock(mutex_);
+    completions_[index] = *std::move(batch.completion);
+    if (--missing_ == 0) all_there_.NotifyAll();
   }
 
-  // Waits for all streams' ends. Tokens per second between the first and the last of the last
-  // stream.
-  absl::StatusOr<double> AwaitRate() {
+  std::vector<Completion> Await() {
     MutexLock lock(mutex_);
-    while (num_finished_ < num_streams_) changed_.Wait(mutex_);
-    PREGATE_RETURN_IF_ERROR(status_);
-    return static_cast<double>(num_tokens_) / ToSeconds(end_ - begin_);
+    while (missing_ > 0) all_there_.Wait(mutex_);
+    return completions_;
   }
 
  private:
-  const Clock& clock_;
-  const size_t num_streams_;
   Mutex mutex_;
-  CondVar changed_;
-  bool is_running_ ABSL_GUARDED_BY(mutex_) = false;  // the last stream, behind its first token
-  uint64_t num_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
-  size_t num_finished_ ABSL_GUARDED_BY(mutex_) = 0;
-  absl::Status status_ ABSL_GUARDED_BY(mutex_);
-  TimePoint begin_ ABSL_GUARDED_BY(mutex_);
-  TimePoint end_ ABSL_GUARDED_BY(mutex_);
+  CondVar all_there_;
+  std::vector<Completion> completions_ ABSL_GUARDED_BY(mutex_);
+  size_t missing_ ABSL_GUARDED_BY(mutex_);
 };
+
+// When a sequence's first and last token came, in seconds.
+struct Decoding {
+  double first = 0;
+  double last = 0;
+};
+
+// Tokens per second of all sequences while the one decodes that began last. Of the others, whose
+// `num_steps` decode steps may have begun earlier, counts what falls into that time.
+double RateOf(const std::vector<Decoding>& decodings, uint32_t num_steps) {
+  const Decoding latest = *std::max_element(
+      decodings.begin(), decodings.end(), [](const Decoding& a, const Decoding& b) {
+        return a.first < b.first;
+      });
+  double num_tokens = 0;
+  for (const Decoding& decoding : decodings) {
+    const double shared = std::min(decoding.last, latest.last) - latest.first;
+    num_tokens += num_steps * std::max(0.0, shared) / (decoding.last - decoding.first);
+  }
+  return num_tokens / (latest.last - latest.first);
+}
 
 }  // namespace
 
 absl::StatusOr<double> MeasureDecodeRate(Engine& engine,
                                          const std::vector<std::vector<uint32_t>>& prompts,
                                          uint32_t output_len) {
-  Arrivals arrivals(engine.clock(), prompts.size());
+  Completions completions(prompts.size());
   std::vector<std::shared_ptr<ResponseStream>> streams;
-  absl::Status status;
+  std::vector<TimePoint> submitted;
   for (const std::vector<uint32_t>& prompt : prompts) {
     Request request;
     request.prompt_token_ids = prompt;
     request.sampling.temperature = 0;
     request.stopping.max_tokens = output_len;
+    submitted.push_back(engine.clock().Now());
     auto stream = engine.Submit(std::move(request));
-    status = stream.status();
-    if (!status.ok()) break;
+    if (!stream.ok()) {
+      for (const auto& earlier : streams) earlier->Cancel();
+      return stream.status();
+    }
     streams.push_back(*std::move(stream));
-  }
-  if (!status.ok()) {
-    for (const auto& stream : streams) stream->Cancel();
-    return status;
   }
   // Taken on the engine's thread: what is timed is the engine, not a reader's waking up.
   for (size_t i = 0; i < streams.size(); ++i) {
     streams[i]->SetWake(
-        [&arrivals, i, stream = streams[i].get()] { arrivals.Count(i, stream->Take()); });
+        [&completions, i, stream = streams[i].get()] { completions.Take(i, *stream); });
   }
-  absl::StatusOr<double> rate = arrivals.AwaitRate();
+  const std::vector<Completion> ends = completions.Await();
   for (const auto& stream : streams) stream->SetWake(nullptr);
-  return rate;
+
+  std::vector<Decoding> decodings;
+  for (size_t i = 0; i < ends.size(); ++i) {
+    PREGATE_RETURN_IF_ERROR(ends[i].status);
+    const double first = ToSeconds(submitted[i] - submitted.front()) + ends[i].queue_seconds +
+                         ends[i].prefill_seconds;
+    decodings.push_back({.first = first, .last = first + ends[i].decode_seconds});
+  }
+  return RateOf(decodings, output_len - 1);
 }
 
 }  // namespace pregate

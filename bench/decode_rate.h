@@ -10,8 +10,8 @@
 namespace pregate {
 
 // Submits all `prompts` (at least one) at once for greedy answers of `output_len` (≥ 2) tokens each
-// and waits for them. Tokens per second that arrived between the first and the last token of the
-// last prompt's answer, which starts last: decoding alone, all sequences side by side.
+// and waits for them. Tokens per second from the first to the last token of the sequence that
+// starts last: decoding alone, all sequences side by side.
 absl::StatusOr<double> MeasureDecodeRate(Engine& engine,
                                          const std::vector<std::vector<uint32_t>>& prompts,
                                          uint32_t output_len);
