@@ -112,7 +112,7 @@ uint32_t Sampler::Pick(double fraction) {
 
 absl::StatusOr<uint32_t> Sampler::Draw(absl::Span<const float> logits,
                                        const Parameters& parameters) {
-  const absl::StatusOr<uint32_t> most_likely = FindMostLikely(logits);
+  absl::StatusOr<uint32_t> most_likely = FindMostLikely(logits);
   if (!most_likely.ok() || parameters.temperature <= 0) return most_likely;
 
   Weigh(logits, logits[*most_likely], parameters.temperature);

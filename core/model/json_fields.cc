@@ -99,7 +99,7 @@ bool JsonFields::Bool(const char* key, std::optional<bool> fallback) {
 
 std::string JsonFields::Text(const char* key, std::optional<std::string> fallback) {
   const nlohmann::json* value = Get(key, !fallback.has_value(), "a string");
-  if (value == nullptr) return fallback.value_or("");
+  if (value == nullptr) return std::move(fallback).value_or("");
   if (!value->is_string()) {
     Refuse(key, "a string");
     return "";
