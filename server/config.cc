@@ -1,10 +1,15 @@
 #include "server/config.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -53,8 +58,23 @@ class FirstError final : public google::protobuf::io::ErrorCollector {
   std::string message_;
 };
 
+absl::StatusOr<std::string> ReadText(const std::string& path) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error))
+    return absl::InvalidArgumentError(absl::StrCat(path, ": is a folder, not a file"));
+  std::ifstream file(path);
+  if (!file)
+    return absl::NotFoundError(absl::StrCat(path, ": cannot be read: ", std::strerror(errno)));
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+// Names other than localhost are not looked up: they may point anywhere.
 bool IsLoopback(const std::string& host) {
-  return host == "localhost" || host == "::1" || absl::StartsWith(host, "127.");
+  in_addr v4{};
+  in6_addr v6{};
+  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
+  if (inet_pton(AF_INET6, host.c_str(), &v6) == 1) return IN6_IS_ADDR_LOOPBACK(&v6) != 0;
+  return host == "localhost";
 }
 
 absl::Status CheckAddress(absl::string_view flag, const std::string& text, bool insecure) {
@@ -107,14 +127,13 @@ std::vector<Flag> ServerFlags(ServerOptions& options) {
 }
 
 absl::Status ApplyConfigFile(const std::string& path, const std::vector<Flag>& flags) {
-  std::ifstream file(path);
-  const std::string text(std::istreambuf_iterator<char>(file), {});
-  if (!file)
-    return absl::NotFoundError(absl::StrCat(path, ": cannot be read: ", std::strerror(errno)));
+  PREGATE_ASSIGN_OR_RETURN(const std::string text, ReadText(path));
   v1::Config config;
   FirstError error;
+  google::protobuf::TextFormat::ParseInfoTree places;
   google::protobuf::TextFormat::Parser parser;
   parser.RecordErrorsTo(&error);
+  parser.WriteLocationsTo(&places);
   if (!parser.ParseFromString(text, &config))
     return absl::InvalidArgumentError(absl::StrCat(path, ":", error.message()));
 
@@ -132,8 +151,9 @@ absl::Status ApplyConfigFile(const std::string& path, const std::vector<Flag>& f
         std::find_if(flags.begin(), flags.end(), [&](const Flag& f) { return f.name == name; });
     PREGATE_CHECK(flag != flags.end(), "config.proto has ", field->name(), ", the flags do not");
     if (const absl::Status status = flag->set(value); !status.ok()) {
+      const int line = places.GetLocation(field, -1).line + 1;
       return absl::InvalidArgumentError(
-          absl::StrCat(path, ": ", field->name(), ": ", status.message()));
+          absl::StrCat(path, ":", line, ": ", field->name(), ": ", status.message()));
     }
   }
   return absl::OkStatus();

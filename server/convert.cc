@@ -133,7 +133,8 @@ absl::StatusOr<std::vector<uint32_t>> TokenizeChat(const v1::Chat& chat, const E
   }
   const absl::StatusOr<std::string> text =
       engine.chat_template()->Render(messages, chat.tools_json(), /*add_generation_prompt=*/true);
-  if (absl::IsInvalidArgument(text.status()))
+  // The template refuses the conversation, or it takes the template beyond its bounds.
+  if (absl::IsInvalidArgument(text.status()) || absl::IsResourceExhausted(text.status()))
     return InvalidFields({{"messages", std::string(text.status().message())}});
   PREGATE_RETURN_IF_ERROR(text.status());
   // The template writes the special tokens itself.

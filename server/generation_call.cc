@@ -66,9 +66,12 @@ void GenerationCall::Cancel() {
   // gRPC cancels at the deadline too. The engine knows the deadline and ends the request with the
   // right status itself.
   if (DeadlinePassed(context_)) return;
-  MutexLock lock(mutex_);
-  cancelled_ = true;
-  if (stream_ != nullptr) stream_->Cancel();
+  {
+    MutexLock lock(mutex_);
+    if (std::exchange(cancelled_, true)) return;
+    if (stream_ != nullptr) stream_->Cancel();
+  }
+  state_.logger.Debug("client gone", {{"method", method_}});
 }
 
 absl::Status GenerationCall::Pull() {

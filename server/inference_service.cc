@@ -34,6 +34,7 @@ grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext
       [this](const v1::TokenizeRequest& wire) -> absl::StatusOr<v1::TokenizeResponse> {
         PREGATE_ASSIGN_OR_RETURN(const Engine* const engine, state_.availability.engine());
         PREGATE_RETURN_IF_ERROR(CheckModel(wire.model(), engine->model()));
+        PREGATE_RETURN_IF_ERROR(CheckTextSize("text", wire.text(), engine->model()));
         const bool add_special_tokens = !wire.has_add_special_tokens() || wire.add_special_tokens();
         PREGATE_ASSIGN_OR_RETURN(const std::vector<uint32_t> token_ids,
                                  engine->tokenizer().Encode(wire.text(), add_special_tokens));
