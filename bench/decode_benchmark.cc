@@ -73,7 +73,7 @@ absl::StatusOr<std::unique_ptr<DecodeBenchmark>> DecodeBenchmark::Create(
   PREGATE_ASSIGN_OR_RETURN(std::unique_ptr<TorchRunner> runner, TorchRunner::Load(options, logger));
   TorchRunner& torch_runner = *runner;
   PREGATE_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
-                           Engine::Assemble({.model = runner->description(),
+                           Engine::Assemble({.model = torch_runner.description(),
                                              .tokenizer = std::move(tokenizer),
                                              .chat_template = nullptr,
                                              .runner = std::move(runner),

@@ -1,9 +1,11 @@
 // grpc-overhead: what a token costs on its way through gRPC. CPU time of a server process per token
 // that InferenceService.Generate streams to clients in another process, beside that of the same
 // engine read in-process, in turns. The model is a pause: no time of its own is in the figures.
+#include <fcntl.h>
 #include <spawn.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
@@ -16,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "bench/comparison.h"
@@ -115,8 +118,8 @@ double UsedMicroseconds() {
   return micros(usage.ru_utime) + micros(usage.ru_stime);
 }
 
-// Streams one answer; false when it does not come whole.
-bool ReadAnswer(v1::InferenceService::Stub& stub, uint32_t output_len) {
+// Streams one answer. The messages that carried its tokens; 0 when it does not come whole.
+uint32_t ReadAnswer(v1::InferenceService::Stub& stub, uint32_t output_len) {
   v1::GenerateRequest request;
   request.mutable_token_ids()->add_ids(1);
   request.mutable_sampling()->set_temperature(0);
@@ -126,30 +129,50 @@ bool ReadAnswer(v1::InferenceService::Stub& stub, uint32_t output_len) {
   const auto reader = stub.Generate(&context, request);
   v1::GenerateResponse response;
   uint32_t num_tokens = 0;
+  uint32_t num_messages = 0;
   while (reader->Read(&response)) {
+    if (!response.has_delta()) continue;
     num_tokens += static_cast<uint32_t>(response.delta().token_ids_size());
+    ++num_messages;
   }
   const grpc::Status status = reader->Finish();
   if (!status.ok()) std::cerr << absl::StrCat(status.error_message(), "\n");
-  return status.ok() && num_tokens == output_len;
+  return status.ok() && num_tokens == output_len ? num_messages : 0;
 }
 
-// The other process: reads all streams, a thread each.
+// The other process: reads all streams, a thread each, and prints the number of messages.
 int RunClient(const CommandLine& line) {
   const auto channel = grpc::CreateChannel(absl::StrCat("127.0.0.1:", line.port),
                                            grpc::InsecureChannelCredentials());
   const auto stub = v1::InferenceService::NewStub(channel);
-  std::atomic<uint32_t> num_whole = 0;
+  std::vector<uint32_t> num_messages(line.streams);
   std::vector<std::thread> threads;
-  for (uint32_t i = 0; i < line.streams; ++i) {
-    threads.emplace_back([&] { num_whole += ReadAnswer(*stub, line.output_len) ? 1 : 0; });
+  for (uint32_t& count : num_messages) {
+    threads.emplace_back([&] { count = ReadAnswer(*stub, line.output_len); });
   }
   for (std::thread& thread : threads) thread.join();
-  return num_whole == line.streams ? kExitOk : kExitFailure;
+  uint64_t sum = 0;
+  for (const uint32_t count : num_messages) {
+    if (count == 0) return kExitFailure;
+    sum += count;
+  }
+  std::cout << sum << "\n";
+  return kExitOk;
 }
 
-// Runs the client and waits for its end.
-absl::Status SpawnClient(const CommandLine& line, uint16_t port) {
+// All that can be read from `descriptor`.
+std::string ReadToEnd(int descriptor) {
+  std::string text;
+  char buffer[256];
+  ssize_t count = 0;
+  while ((count = read(descriptor, buffer, sizeof(buffer))) > 0) {
+    text.append(buffer, static_cast<size_t>(count));
+  }
+  return text;
+}
+
+// Runs the client to its end. The number of messages that it got.
+absl::StatusOr<uint64_t> SpawnClient(const CommandLine& line, uint16_t port) {
   std::vector<std::string> arguments = {kProgram,
                                         kClient,
                                         absl::StrCat("--port=", port),
@@ -158,20 +181,36 @@ absl::Status SpawnClient(const CommandLine& line, uint16_t port) {
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
+
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "cannot make a pipe");
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
   pid_t pid = -1;
-  const int error = posix_spawn(&pid, "/proc/self/exe", nullptr, nullptr, argv.data(), environ);
+  const int error = posix_spawn(&pid, "/proc/self/exe", &actions, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  close(ends[1]);
+  const std::string printed = ReadToEnd(ends[0]);
+  close(ends[0]);
   if (error != 0) return absl::ErrnoToStatus(error, "cannot run the client");
+
   int status = 0;
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == kExitOk) return absl::OkStatus();
-  return absl::InternalError("the client did not get its answers");
+  uint64_t num_messages = 0;
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != kExitOk ||
+      !absl::SimpleAtoi(printed, &num_messages)) {
+    return absl::InternalError("the client did not get its answers");
+  }
+  return num_messages;
 }
 
 struct Overhead {
   Spread through_grpc;  // CPU microseconds of this process per token
   Spread in_process;
   Spread difference;
+  Spread tokens_per_message;
 };
 
 absl::StatusOr<Overhead> Measure(const CommandLine& line, const Logger& logger) {
@@ -188,9 +227,10 @@ absl::StatusOr<Overhead> Measure(const CommandLine& line, const Logger& logger) 
   std::vector<double> through_grpc;
   std::vector<double> in_process;
   std::vector<double> difference;
+  std::vector<double> tokens_per_message;
   for (uint32_t i = 0; i < line.warmup + line.iterations; ++i) {
     const double start = UsedMicroseconds();
-    PREGATE_RETURN_IF_ERROR(SpawnClient(line, server->grpc_port()));
+    PREGATE_ASSIGN_OR_RETURN(const uint64_t num_messages, SpawnClient(line, server->grpc_port()));
     const double middle = UsedMicroseconds();
     PREGATE_RETURN_IF_ERROR(MeasureDecodeRate(*engine, prompts, line.output_len).status());
     const double end = UsedMicroseconds();
@@ -198,12 +238,14 @@ absl::StatusOr<Overhead> Measure(const CommandLine& line, const Logger& logger) 
     through_grpc.push_back((middle - start) / num_tokens);
     in_process.push_back((end - middle) / num_tokens);
     difference.push_back(through_grpc.back() - in_process.back());
+    tokens_per_message.push_back(num_tokens / static_cast<double>(num_messages));
   }
   engine->Shutdown(TimePoint::max());
   server->Stop();
   return Overhead{.through_grpc = SpreadOf(through_grpc),
                   .in_process = SpreadOf(in_process),
-                  .difference = SpreadOf(difference)};
+                  .difference = SpreadOf(difference),
+                  .tokens_per_message = SpreadOf(tokens_per_message)};
 }
 
 void Print(const CommandLine& line, const Overhead& overhead) {
@@ -216,11 +258,14 @@ void Print(const CommandLine& line, const Overhead& overhead) {
       json[absl::StrCat(name, "_microseconds")] = {
           {"median", spread->median}, {"min", spread->min}, {"max", spread->max}};
     }
+    json["tokens_per_message"] = overhead.tokens_per_message.median;
     std::cout << json.dump() << "\n";
     return;
   }
-  std::cout << absl::StrFormat(
-      "CPU per token, %d streams of %d tokens\n", line.streams, line.output_len);
+  std::cout << absl::StrFormat("CPU per token, %d streams of %d tokens, %.2f tokens a message\n",
+                               line.streams,
+                               line.output_len,
+                               overhead.tokens_per_message.median);
   for (const auto& [name, spread] : rows) {
     std::cout << absl::StrFormat(
         "%-16s %6.1f us (%.1f..%.1f)\n", name, spread->median, spread->min, spread->max);
