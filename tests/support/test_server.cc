@@ -28,6 +28,13 @@ std::unique_ptr<Server> MakeServer(const EngineOptions& engine, const Logger& lo
   return *std::move(server);
 }
 
+// Whatever proxy the machine has.
+std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
 }  // namespace
 
 void RecordedLog::Add(const std::string& line) {
@@ -51,7 +58,7 @@ TestServer::TestServer(const FakeEngineOptions& options, Start start)
           LogLevel::kDebug, LogFormat::kText, [this](const std::string& line) { log_.Add(line); }),
       fake_(options, logger_),
       server_(MakeServer(options.engine, logger_)),
-      channel_(grpc::CreateChannel(address(), grpc::InsecureChannelCredentials())),
+      channel_(Connect(address())),
       inference_(v1::InferenceService::NewStub(channel_)),
       admin_(v1::AdminService::NewStub(channel_)),
       health_(grpc::health::v1::Health::NewStub(channel_)) {
