@@ -9,6 +9,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "core/base/check.h"
+#include "grpc/grpc.h"
 #include "grpcpp/completion_queue.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/generic/generic_stub.h"
@@ -17,7 +18,18 @@
 namespace pregate {
 namespace {
 
+// gRPC shuts down with its last user, and may then wait ten seconds for a poller of its own. So it
+// is kept for as long as the process lives, instead of shut down between two tests.
+void KeepGrpc() {
+  static const bool kept = [] {
+    grpc_init();
+    return true;
+  }();
+  static_cast<void>(kept);
+}
+
 std::unique_ptr<Server> MakeServer(const EngineOptions& engine, const Logger& logger) {
+  KeepGrpc();
   ServerOptions options;
   options.engine = engine;
   options.engine.served_model_name = "fake";
