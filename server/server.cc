@@ -47,7 +47,6 @@ Server::Server(const ServerOptions& options, const Logger& logger)
       logger_(logger),
       stats_(AllMethodNames()),
       permits_(options.engine.max_running + options.engine.max_queued + kMaxShortCalls),
-      pool_("call", PoolThreads(), permits_.capacity()),
       state_{.availability = availability_,
              .stats = stats_,
              .logger = logger,
@@ -66,7 +65,8 @@ Server::Server(const ServerOptions& options, const Logger& logger)
            },
            [this](StatsVisitor& visitor) { stats_.Visit(visitor); },
            [this](StatsVisitor& visitor) { VisitOwnStats(visitor); },
-           VisitProcessStats}) {}
+           VisitProcessStats}),
+      pool_("call", PoolThreads(), permits_.capacity()) {}
 
 Server::~Server() { Stop(); }
 

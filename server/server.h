@@ -1,6 +1,7 @@
 // The daemon without its main: gRPC services, health and the HTTP endpoint around an engine.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -66,12 +67,12 @@ class Server {
   Availability availability_;
   ServerStats stats_;
   PermitPool permits_;
-  ThreadPool pool_;  // its tasks use all of the above
   const ServerState state_;
   InferenceService inference_service_;
   AdminService admin_service_;
   MetricsCollector metrics_;
   std::atomic<bool> moves_{true};  // the engine does, as far as CheckHealth knows
+  ThreadPool pool_;                // its tasks use all of the above
 
   std::unique_ptr<grpc::Server> grpc_;
   uint16_t grpc_port_ = 0;
