@@ -57,7 +57,7 @@ Server::Server(const ServerOptions& options, const Logger& logger)
       metrics_(
           [this] {
             const Engine* const engine = availability_.loaded();
-            return engine != nullptr ? engine->model().name : options_.engine.served_model_name;
+            return engine != nullptr ? engine->model().name : ServedModelName(options_.engine);
           },
           {[this](StatsVisitor& visitor) {
              if (const Engine* const engine = availability_.loaded(); engine != nullptr)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -127,6 +128,18 @@ TEST_F(ConfigTest, RefusesTheSamePortTwice) {
             absl::InvalidArgumentError("--listen and --http-listen are both 127.0.0.1:4000"));
   options_.listen = options_.http_listen = "127.0.0.1:0";
   EXPECT_TRUE(ValidateOptions(options_).ok()) << "any two ports";
+}
+
+TEST_F(ConfigTest, NamesTheModelAfterItsFolder) {
+  const std::string name = std::filesystem::path(folder_.path()).filename();
+  EngineOptions& engine = options_.engine;
+  for (const std::string& model :
+       {folder_.path(), folder_ / "", folder_ / ".", folder_ / "nothing/.."}) {
+    engine.model = model;
+    EXPECT_EQ(ServedModelName(engine), name) << model;
+  }
+  engine.served_model_name = "mine";
+  EXPECT_EQ(ServedModelName(engine), "mine");
 }
 
 TEST_F(ConfigTest, ParsesAddresses) {
