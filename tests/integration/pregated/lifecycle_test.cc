@@ -1,6 +1,9 @@
 // From start to stop: ports, signals, draining.
 #include <signal.h>
 
+#include <string>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -11,6 +14,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
+using ::testing::Not;
 
 constexpr uint32_t kLong = 1000;  // tokens; nearly the context of the shipped models
 
