@@ -9,13 +9,6 @@
 namespace pregate {
 namespace {
 
-bool IsLoopback(const std::string& peer) {
-  for (const char* prefix : {"ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "unix:"}) {
-    if (absl::StartsWith(peer, prefix)) return true;
-  }
-  return false;
-}
-
 // Ends with a status before anything was written.
 class RefusedStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
@@ -26,6 +19,13 @@ class RefusedStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 };
 
 }  // namespace
+
+bool IsLoopbackPeer(absl::string_view peer) {
+  for (const char* prefix : {"ipv4:127.", "ipv6:[::1]:", "ipv6:%5B::1%5D:", "unix:"}) {
+    if (absl::StartsWith(peer, prefix)) return true;
+  }
+  return false;
+}
 
 AdminService::AdminService(const ServerState& state, Info info)
     : state_(state), info_(std::move(info)), started_(RealClock().Now()) {}
@@ -101,7 +101,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* AdminService::DumpRoutingTrace(Conte
 }
 
 absl::Status AdminService::Authorize(const Context& context) const {
-  if (IsLoopback(context.peer())) return absl::OkStatus();
+  if (IsLoopbackPeer(context.peer())) return absl::OkStatus();
   return WithReason(absl::PermissionDeniedError(
                         "admin methods are open to clients on the server's own machine only"),
                     "ADMIN_ON_LOOPBACK_ONLY");

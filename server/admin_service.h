@@ -11,6 +11,10 @@
 
 namespace pregate {
 
+// Whether a call's peer, as gRPC names it ("ipv4:127.0.0.1:4711", "ipv6:%5B::1%5D:4711"), is on
+// this machine.
+bool IsLoopbackPeer(absl::string_view peer);
+
 // Raw for the same reason as InferenceService, and so that what is not there yet is answered by one
 // method.
 using RawAdminService = v1::AdminService::WithRawCallbackMethod_GetServerInfo<
