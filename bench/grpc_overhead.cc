@@ -147,6 +147,7 @@ int RunClient(const CommandLine& line) {
   const auto stub = v1::InferenceService::NewStub(channel);
   std::vector<uint32_t> num_messages(line.streams);
   std::vector<std::thread> threads;
+  threads.reserve(line.streams);
   for (uint32_t& count : num_messages) {
     threads.emplace_back([&] { count = ReadAnswer(*stub, line.output_len); });
   }
@@ -179,6 +180,7 @@ absl::StatusOr<uint64_t> SpawnClient(const CommandLine& line, uint16_t port) {
                                         absl::StrCat("--streams=", line.streams),
                                         absl::StrCat("--output-len=", line.output_len)};
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
 
