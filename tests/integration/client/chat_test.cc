@@ -89,6 +89,9 @@ TEST(ChatTest, CtrlCStopsTheAnswerAndKeepsWhatCame) {
 }
 
 TEST(ChatTest, OnATerminalItPromptsAndCtrlCAtThePromptIsHarmless) {
+  if (RunProgram(OnATerminal({"true"})).exit_code != 0) {
+    GTEST_SKIP() << "no terminal can be made here: is /dev/pts mounted?";
+  }
   ScriptedServer server;
   Program program(OnATerminal(Pregate(server, {"chat"})));
   program.WaitForOut("> ");
