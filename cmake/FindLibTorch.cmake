@@ -3,15 +3,7 @@
 # Looked for in PREGATE_LIBTORCH (a folder holding include/ and lib/), else where deploy/install-deps.sh puts it.
 # The include folder carries Protobuf 3.13 headers: link this target to core/model alone.
 
-set(_deps "$ENV{PREGATE_DEPS}")
-if(NOT _deps)
-  set(_cache "$ENV{XDG_CACHE_HOME}")
-  if(NOT _cache)
-    set(_cache "$ENV{HOME}/.cache")
-  endif()
-  set(_deps "${_cache}/pregate/deps")
-endif()
-set(PREGATE_LIBTORCH "${_deps}/torch/torch" CACHE PATH "LibTorch: the folder that holds include/ and lib/")
+set(PREGATE_LIBTORCH "${PREGATE_DEPS_FOLDER}/torch/torch" CACHE PATH "LibTorch: the folder that holds include/ and lib/")
 
 find_path(LibTorch_INCLUDE_DIR ATen/ATen.h PATHS ${PREGATE_LIBTORCH}/include NO_DEFAULT_PATH)
 find_library(LibTorch_CPU_LIBRARY torch_cpu PATHS ${PREGATE_LIBTORCH}/lib NO_DEFAULT_PATH)

@@ -1,6 +1,16 @@
 # One function for each kind of thing this project builds. Every target's dependencies are declared; tests/lint checks that the includes
 # agree with the layers.
 
+# PREGATE_DEPS_FOLDER: where deploy/install-deps.sh puts what is not a system package.
+set(PREGATE_DEPS_FOLDER "$ENV{PREGATE_DEPS}")
+if(NOT PREGATE_DEPS_FOLDER)
+  set(_cache "$ENV{XDG_CACHE_HOME}")
+  if(NOT _cache)
+    set(_cache "$ENV{HOME}/.cache")
+  endif()
+  set(PREGATE_DEPS_FOLDER "${_cache}/pregate/deps")
+endif()
+
 # pregate_library(NAME SRCS file... [DEPS target...])
 # A static library pregate_NAME of the files in this folder. Consumers include its headers by their path from the root
 # ("core/base/clock.h").
