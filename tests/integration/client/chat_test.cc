@@ -25,7 +25,13 @@ std::vector<std::string> History(const GenerateCall& call) {
 
 // The program on a terminal of its own; what is written is typed.
 std::vector<std::string> OnATerminal(const std::vector<std::string>& argv) {
-  return {"script", "--quiet", "--return", "--command", absl::StrJoin(argv, " "), "/dev/null"};
+  // `exec`, for Ctrl-C would also end a shell that waits beside the program.
+  return {"script",
+          "--quiet",
+          "--return",
+          "--command",
+          absl::StrCat("exec ", absl::StrJoin(argv, " ")),
+          "/dev/null"};
 }
 
 TEST(ChatTest, EveryQuestionIsSentWithTheWholeHistory) {
