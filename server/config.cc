@@ -173,13 +173,6 @@ absl::Status ValidateOptions(const ServerOptions& options) {
   return absl::OkStatus();
 }
 
-std::string ServedModelName(const EngineOptions& options) {
-  if (!options.served_model_name.empty()) return options.served_model_name;
-  std::error_code ignored;
-  const std::filesystem::path path = std::filesystem::weakly_canonical(options.model, ignored);
-  return path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
-}
-
 absl::StatusOr<Address> ParseAddress(absl::string_view text) {
   const size_t colon = text.rfind(':');
   uint32_t port = 0;

@@ -32,10 +32,6 @@ absl::Status ApplyConfigFile(const std::string& path, const std::vector<Flag>& f
 // loopback without --insecure.
 absl::Status ValidateOptions(const ServerOptions& options);
 
-// What the model of `options` is called once it is loaded: --served-model-name, else the folder's
-// own name, whatever way its path is written.
-std::string ServedModelName(const EngineOptions& options);
-
 // "HOST:PORT" or "[HOST]:PORT" split; INVALID_ARGUMENT when it is neither.
 struct Address {
   std::string host;

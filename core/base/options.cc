@@ -1,6 +1,8 @@
 #include "core/base/options.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -34,6 +36,13 @@ absl::string_view DtypeName(Dtype dtype) {
       return "bfloat16";
   }
   PREGATE_CHECK(false, "unknown dtype ", static_cast<int>(dtype));
+}
+
+std::string ServedModelName(const EngineOptions& options) {
+  if (!options.served_model_name.empty()) return options.served_model_name;
+  std::error_code ignored;
+  const std::filesystem::path path = std::filesystem::weakly_canonical(options.model, ignored);
+  return path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
 }
 
 Flag TextFlag(std::string name, std::string value_name, std::string help, std::string& target) {

@@ -32,6 +32,10 @@ struct EngineOptions {
   uint32_t kv_block_size = 16;      // tokens in a block of the KV cache
 };
 
+// What the model of `options` is called once it is loaded: --served-model-name, else the folder's
+// own name, whatever way its path is written.
+std::string ServedModelName(const EngineOptions& options);
+
 // One flag `--name VALUE`, which is also the field `name` of pregate.v1.Config with underscores for
 // dashes.
 struct Flag {

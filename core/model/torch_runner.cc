@@ -1,7 +1,6 @@
 #include "core/model/torch_runner.h"
 
 #include <exception>
-#include <filesystem>
 #include <new>
 #include <utility>
 #include <vector>
@@ -71,20 +70,12 @@ absl::StatusOr<Dtype> ChooseDtype(const EngineOptions& options,
       absl::StrCat("dtype: '", options.dtype, "' is not one of auto, float32, bfloat16"));
 }
 
-// The folder's own name, whatever way its path is written.
-std::string FolderName(const std::string& folder) {
-  std::error_code ignored;
-  std::filesystem::path path = std::filesystem::weakly_canonical(folder, ignored);
-  return path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
-}
-
 ModelDescription Describe(const EngineOptions& options,
                           const ModelConfig& config,
                           const ModelWeights& weights,
                           Dtype dtype,
                           uint32_t max_context) {
-  return {.name = options.served_model_name.empty() ? FolderName(options.model)
-                                                    : options.served_model_name,
+  return {.name = ServedModelName(options),
           .family = std::string(config.family->model_type),
           .dtype = std::string(DtypeName(dtype)),
           .vocab_size = config.vocab_size,
