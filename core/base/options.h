@@ -17,6 +17,29 @@ enum class Dtype { kFloat32, kBfloat16 };
 // "float32" or "bfloat16".
 absl::string_view DtypeName(Dtype dtype);
 
+// How a model's experts are kept and fetched: docs/expert-offload.md.
+struct ExpertOptions {
+  std::string codec = "none";  // none, int8, int4, sparse, auto or adaptive
+  std::string capacity;        // device slots: "25%", "96" or "6GiB"; "" = by the plan
+  std::string memory_strategy =
+      "auto";                     // auto, single_async, double_buffer, streaming, cpu_offload
+  std::string eviction = "ewma";  // ewma, lfru, lru, lfu or fifo
+  // none, layer_minus_1, multi_layer, gate_lookahead, pregate or adaptive; "" = pregate for a
+  // pre-gated model, else adaptive
+  std::string speculation;
+  uint32_t speculation_lookahead = 1;       // layers, 1 or 2
+  double speculation_aggressiveness = 0.7;  // of the predicted probability, how much to cover: 0…1
+  double speculation_confidence = 0;        // predictions below it are not acted on: 0…1
+  std::string speculation_state;            // file of what was learned; "" = not kept
+  std::string unified_memory = "auto";      // auto, on or off: device and host share memory
+  std::string simulated_link;               // "25GiB/s,10us": paces the CPU's copies; "" = none
+  std::string record_routing;               // file that the routing is written to; "" = none
+  uint64_t gpu_memory_budget = 0;           // bytes; 0 = 90 % of what is free
+  uint64_t host_memory_budget = 0;          // bytes of the host tier; 0 = all experts, if they fit
+  double verify_slots = 0;                  // share of the leased slots whose checksum is looked at
+  std::string pack_folder;                  // where packs are kept; "" = the user's cache folder
+};
+
 struct EngineOptions {
   std::string model;              // a Hugging Face folder
   std::string served_model_name;  // "" = the folder's name
@@ -30,6 +53,7 @@ struct EngineOptions {
   uint32_t max_queued = 256;        // requests that wait for a place
   uint32_t max_context = 0;         // tokens of prompt and answer; 0 = what the model was made for
   uint32_t kv_block_size = 16;      // tokens in a block of the KV cache
+  ExpertOptions experts;
 };
 
 // What the model of `options` is called once it is loaded: --served-model-name, else the folder's

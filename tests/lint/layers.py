@@ -41,6 +41,8 @@ THIRD_PARTY = [
     (r"(torch|ATen|c10)/", ["core/model"]),
     (r"nlohmann/", ["core/storage", "core/model", "tools", "bench"]),
     (r"zstd\.h$", ["core/storage", "bench"]),
+    (r"zlib\.h$", ["bench"]),
+    (r"xxhash\.h$", ["core/storage"]),
     (r"CLI/", ["tools", "server", "client", "bench"]),
     (r"(cuda|cuda_runtime|cublasLt|cupti|nvToolsExt|nvtx3/.*)(\.h|\.cuh)?$", ["cuda files"]),
 ]

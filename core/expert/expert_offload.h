@@ -1,0 +1,112 @@
+// A model's experts from disk to device, and the guesses that hurry them there: what a runner calls
+// layer by layer, and what an operator sees and changes meanwhile. Puts together the host tier, the
+// cache, the predictors and the recorder, and is all of core/expert that others need.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/base/options.h"
+#include "core/base/stats.h"
+#include "core/device/backend.h"
+#include "core/expert/expert_cache.h"
+#include "core/expert/expert_predictor.h"
+#include "core/expert/routing_trace.h"
+#include "core/storage/expert_pack.h"
+
+namespace pregate {
+
+// What all experts of a model have in common.
+struct ExpertModel {
+  std::string name;  // of the served model
+  uint32_t num_layers = 0;
+  uint32_t num_experts = 0;
+  uint32_t experts_per_token = 0;
+  bool is_pregated = false;
+};
+
+// The first group of methods is for one thread (the engine's), the second for any.
+class ExpertOffload {
+ public:
+  // `packs`: one, or for the codec "adaptive" the exact and the smaller encoding. Reads
+  // `options.speculation_state` when it is there. The references outlive this.
+  static absl::StatusOr<std::unique_ptr<ExpertOffload>> Create(const ExpertOptions& options,
+                                                               const ExpertModel& model,
+                                                               std::vector<ExpertPack> packs,
+                                                               std::unique_ptr<Backend> backend,
+                                                               const Clock& clock,
+                                                               const Logger& logger);
+  // Writes `options.speculation_state` and `options.record_routing`.
+  ~ExpertOffload();
+
+  // --- the runner's side ---
+
+  // The router has chosen for a layer: predicts, and hints what can still come in time. Layers in
+  // ascending order, each step from the first.
+  void OnRouted(const RoutedLayer& routed);
+
+  // The distinct experts that the step needs of `layer`, on the calling thread's stream.
+  absl::StatusOr<ExpertLease> Acquire(absl::Span<const ExpertId> ids, Stream& consumer);
+
+  // Some tokens' experts in all layers [num_layers, experts_per_token], for the recorder.
+  void RecordRouting(uint64_t sequence, bool is_prompt, absl::Span<const uint32_t> expert_ids);
+  void EndSequence(uint64_t sequence);
+
+  // --- the operator's side ---
+
+  struct Speculation {
+    std::string mode;
+    uint32_t lookahead = 1;
+    double aggressiveness = 0;
+    double confidence = 0;
+    uint64_t predicted = 0;  // (step, layer, expert) predictions acted on
+    uint64_t correct = 0;    // of them, needed
+  };
+  struct State {
+    ExpertModel model;
+    std::string codec;
+    std::string memory_strategy;  // what is in force, never "auto"
+    std::string eviction;
+    bool is_unified = false;
+    ExpertCache::Snapshot cache;
+    Speculation speculation;
+  };
+  State Read() const;
+
+  // "25%", "96" or "6GiB". Changes the memory strategy to single_async when another has slots of
+  // its own count. INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
+  absl::Status SetCapacity(absl::string_view capacity);
+  // Forgets what is resident and not in use.
+  void Reset();
+  // An unset mode stays as it is. INVALID_ARGUMENT, or FAILED_PRECONDITION: the model lacks
+  // what the mode needs.
+  struct SpeculationChange {
+    std::optional<std::string> mode;
+    std::optional<uint32_t> lookahead;
+    std::optional<double> aggressiveness;
+    std::optional<double> confidence;
+  };
+  absl::Status SetSpeculation(const SpeculationChange& change);
+  absl::Status SetMemoryStrategy(absl::string_view strategy);
+  absl::Status SetEviction(absl::string_view name);
+
+  // What has been routed lately, in the format of docs/routing-trace.md.
+  RoutingTrace ReadRoutingTrace() const;
+
+  void VisitStats(StatsVisitor& visitor) const;
+
+ private:
+  class Parts;
+  explicit ExpertOffload(std::unique_ptr<Parts> parts);
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace pregate
