@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/base/bytes.h"
 #include "core/base/check.h"
 
 namespace pregate {
@@ -24,6 +25,17 @@ absl::Status SetDevice(absl::string_view text, std::string& device) {
   }
   device = std::string(text);
   return absl::OkStatus();
+}
+
+absl::Status SetCodec(absl::string_view text, std::string& codec) {
+  // The research prototype's names, for its users.
+  const std::pair<absl::string_view, absl::string_view> aliases[] = {
+      {"int8_dynamic", "int8"}, {"int4_grouped", "int4"}, {"structured_sparse", "sparse"}};
+  for (const auto& [alias, name] : aliases) {
+    if (text == alias) text = name;
+  }
+  return ChoiceFlag("", {"none", "int8", "int4", "sparse", "auto", "adaptive"}, "", codec)
+      .set(text);
 }
 
 }  // namespace
@@ -89,6 +101,34 @@ Flag CountFlag(
           }};
 }
 
+Flag NumberFlag(
+    std::string name, std::string help, double minimum, double maximum, double& target) {
+  return {.name = std::move(name),
+          .value_name = "X",
+          .help = std::move(help),
+          .set = [&target, minimum, maximum](absl::string_view text) {
+            double value = 0;
+            // Written so that NaN is refused.
+            if (!absl::SimpleAtod(text, &value) || !(value >= minimum && value <= maximum)) {
+              return absl::InvalidArgumentError(
+                  absl::StrCat("'", text, "' is not a number from ", minimum, " to ", maximum));
+            }
+            target = value;
+            return absl::OkStatus();
+          }};
+}
+
+Flag BytesFlag(std::string name, std::string help, uint64_t& target) {
+  return {.name = std::move(name),
+          .value_name = "SIZE",
+          .help = std::move(help),
+          .set = [&target](absl::string_view text) {
+            const absl::StatusOr<uint64_t> bytes = ParseBytes(text);
+            if (bytes.ok()) target = *bytes;
+            return bytes.status();
+          }};
+}
+
 Flag SwitchFlag(std::string name, std::string help, bool& target) {
   return {
       .name = std::move(name),
@@ -103,8 +143,83 @@ Flag SwitchFlag(std::string name, std::string help, bool& target) {
       }};
 }
 
-std::vector<Flag> EngineFlags(EngineOptions& options) {
+namespace {
+
+std::vector<Flag> ExpertFlags(ExpertOptions& options) {
   return {
+      {.name = "expert-codec",
+       .value_name = "none|int8|int4|sparse|auto|adaptive",
+       .help = "encoding of the experts (default none)",
+       .set = [&options](absl::string_view text) { return SetCodec(text, options.codec); }},
+      TextFlag("expert-capacity",
+               "25%|N|SIZE",
+               "experts on the device (default: by the memory plan)",
+               options.capacity),
+      ChoiceFlag("memory-strategy",
+                 {"auto", "single_async", "double_buffer", "streaming", "cpu_offload"},
+                 "how slots are used (default auto)",
+                 options.memory_strategy),
+      ChoiceFlag("eviction",
+                 {"ewma", "lfru", "lru", "lfu", "fifo"},
+                 "which expert leaves first (default ewma)",
+                 options.eviction),
+      ChoiceFlag("speculation",
+                 {"none", "layer_minus_1", "multi_layer", "gate_lookahead", "pregate", "adaptive"},
+                 "what predicts experts (default: pregate where the model has them, else adaptive)",
+                 options.speculation),
+      CountFlag("speculation-lookahead",
+                "layers to predict ahead (default 1)",
+                1,
+                2,
+                options.speculation_lookahead),
+      NumberFlag("speculation-aggressiveness",
+                 "share of the predicted probability to cover (default 0.7)",
+                 0,
+                 1,
+                 options.speculation_aggressiveness),
+      NumberFlag("speculation-confidence",
+                 "least probability to act on (default 0)",
+                 0,
+                 1,
+                 options.speculation_confidence),
+      TextFlag("speculation-state",
+               "FILE",
+               "keeps what predictors learned (default: not kept)",
+               options.speculation_state),
+      ChoiceFlag("unified-memory",
+                 {"auto", "on", "off"},
+                 "experts are used where they lie in host memory (default auto)",
+                 options.unified_memory),
+      TextFlag("simulated-link",
+               "BANDWIDTH,LATENCY",
+               "paces the CPU's copies: 25GiB/s,10us (default: no link)",
+               options.simulated_link),
+      BytesFlag("gpu-memory-budget",
+                "device memory to use (default: 90 % of what is free)",
+                options.gpu_memory_budget),
+      BytesFlag("host-memory-budget",
+                "host memory for experts (default: all of them, if they fit)",
+                options.host_memory_budget),
+      TextFlag("record-routing",
+               "FILE",
+               "writes which experts were chosen (default: not written)",
+               options.record_routing),
+      NumberFlag("verify-slots",
+                 "share of used slots whose bytes are checked (default 0)",
+                 0,
+                 1,
+                 options.verify_slots),
+      TextFlag("pack-folder",
+               "DIR",
+               "keeps packed experts (default: the user's cache folder)",
+               options.pack_folder),
+  };
+}
+
+}  // namespace
+
+std::vector<Flag> EngineFlags(EngineOptions& options) {
+  std::vector<Flag> flags = {
       TextFlag("model", "DIR", "model folder in Hugging Face's layout (required)", options.model),
       TextFlag("served-model-name",
                "NAME",
@@ -146,6 +261,8 @@ std::vector<Flag> EngineFlags(EngineOptions& options) {
                 1024,
                 options.kv_block_size),
   };
+  for (Flag& flag : ExpertFlags(options.experts)) flags.push_back(std::move(flag));
+  return flags;
 }
 
 }  // namespace pregate

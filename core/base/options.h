@@ -83,6 +83,10 @@ Flag ChoiceFlag(std::string name,
                 std::string& target);
 Flag CountFlag(
     std::string name, std::string help, uint32_t minimum, uint32_t maximum, uint32_t& target);
+// A number from `minimum` to `maximum`.
+Flag NumberFlag(std::string name, std::string help, double minimum, double maximum, double& target);
+// A size as ParseBytes reads it.
+Flag BytesFlag(std::string name, std::string help, uint64_t& target);
 Flag SwitchFlag(std::string name, std::string help, bool& target);
 
 }  // namespace pregate

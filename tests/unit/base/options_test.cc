@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -41,6 +42,38 @@ TEST(EngineFlags, HaveDistinctNames) {
   std::set<std::string> names;
   for (const Flag& flag : EngineFlags(options))
     EXPECT_TRUE(names.insert(flag.name).second) << flag.name;
+}
+
+TEST(EngineFlags, TakeThePrototypesNamesOfCodecs) {
+  EngineOptions options;
+  EXPECT_TRUE(Set(options, "expert-codec", "int8_dynamic").ok());
+  EXPECT_EQ(options.experts.codec, "int8");
+  EXPECT_TRUE(Set(options, "expert-codec", "int4_grouped").ok());
+  EXPECT_EQ(options.experts.codec, "int4");
+  EXPECT_TRUE(Set(options, "expert-codec", "structured_sparse").ok());
+  EXPECT_EQ(options.experts.codec, "sparse");
+  EXPECT_EQ(Set(options, "expert-codec", "int2").message(),
+            "'int2' is not one of none, int8, int4, sparse, auto, adaptive");
+}
+
+TEST(NumberFlag, TakesNumbersInItsRange) {
+  double value = 0.5;
+  const Flag flag = NumberFlag("share", "", 0, 1, value);
+  EXPECT_TRUE(flag.set("0.25").ok());
+  EXPECT_EQ(value, 0.25);
+  for (const char* bad : {"1.01", "-0.1", "nan", "", "half"}) {
+    EXPECT_EQ(flag.set(bad).message(), absl::StrCat("'", bad, "' is not a number from 0 to 1"));
+  }
+  EXPECT_EQ(value, 0.25);
+}
+
+TEST(BytesFlag, TakesSizes) {
+  uint64_t bytes = 7;
+  const Flag flag = BytesFlag("budget", "", bytes);
+  EXPECT_FALSE(flag.set("many").ok());
+  EXPECT_EQ(bytes, 7u);
+  EXPECT_TRUE(flag.set("22GiB").ok());
+  EXPECT_EQ(bytes, uint64_t{22} << 30);
 }
 
 TEST(SwitchFlag, TakesTrueAndFalse) {
