@@ -39,6 +39,9 @@ class ExpertLease {
  public:
   struct Expert {
     size_t index = 0;  // in the ids given to Acquire
+    // Not OK names the expert and says why it could not be had; there is no record then. The others
+    // of the lease are not concerned.
+    absl::Status status;
     // The record [record_bytes]: unchanged and in place for what the consumer is given before the
     // next call of Next.
     const std::byte* record = nullptr;
@@ -50,12 +53,11 @@ class ExpertLease {
   // Gives back what was not yielded and what was; no host wait.
   ~ExpertLease();
 
-  // The next expert, resident ones first, then in the order in which they arrive; nullopt when each
-  // has been yielded. The consumer's stream has been told to wait for its copy; the host waits only
-  // while no further copy can be issued (a record still being read from disk, or all slots in use
-  // by others). Yielding one gives the one before it back. An error names the expert that could not
-  // be loaded; the lease can only be destroyed then.
-  absl::StatusOr<std::optional<Expert>> Next();
+  // The next expert, resident ones first, then in the order in which they arrive or fail; nullopt
+  // when each has been yielded once. The consumer's stream has been told to wait for its copy; the
+  // host waits only while no further copy can be issued (a record still being read from disk, or
+  // all slots in use by others). Yielding one gives the one before it back.
+  std::optional<Expert> Next();
 
   // How each id of Acquire was found.
   absl::Span<const Lookup> lookups() const;
