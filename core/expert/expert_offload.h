@@ -20,6 +20,7 @@
 #include "core/expert/expert_cache.h"
 #include "core/expert/expert_predictor.h"
 #include "core/expert/routing_trace.h"
+#include "core/expert/slot_plan.h"
 #include "core/storage/expert_pack.h"
 
 namespace pregate {
@@ -36,15 +37,22 @@ struct ExpertModel {
 // The first group of methods is for one thread (the engine's), the second for any.
 class ExpertOffload {
  public:
+  struct Options {
+    ExpertOptions flags;  // of which capacity and memory_strategy have become `slots`
+    ExpertModel model;
+    SlotPlan slots;
+    SlotNeeds slot_needs;  // that later changes are planned from
+    uint64_t host_tier_bytes = UINT64_MAX;
+  };
+
   // `packs`: one, or for the codec "adaptive" the exact and the smaller encoding. Reads
-  // `options.speculation_state` when it is there. The references outlive this.
-  static absl::StatusOr<std::unique_ptr<ExpertOffload>> Create(const ExpertOptions& options,
-                                                               const ExpertModel& model,
+  // `flags.speculation_state` when it is there. The references outlive this.
+  static absl::StatusOr<std::unique_ptr<ExpertOffload>> Create(Options options,
                                                                std::vector<ExpertPack> packs,
                                                                std::unique_ptr<Backend> backend,
                                                                const Clock& clock,
                                                                const Logger& logger);
-  // Writes `options.speculation_state` and `options.record_routing`.
+  // Writes `flags.speculation_state` and `flags.record_routing`.
   ~ExpertOffload();
 
   // --- the runner's side ---
