@@ -25,7 +25,7 @@ absl::StatusOr<SimulatedLink> ParseSimulatedLink(absl::string_view text);
 
 class CpuBackend final : public Backend {
  public:
-  // With a link every copy between memory of different kinds is paced by it.
+  // With a link every copy of its streams is paced by it: they all go between host and device.
   explicit CpuBackend(std::optional<SimulatedLink> link = std::nullopt);
   ~CpuBackend() override;
 
@@ -38,6 +38,7 @@ class CpuBackend final : public Backend {
 
  private:
   class Link;
+  class WorkerStream;
   const std::unique_ptr<Link> link_;  // null without
 };
 
