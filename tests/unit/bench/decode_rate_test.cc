@@ -10,15 +10,20 @@
 namespace pregate {
 namespace {
 
-// An engine whose every step takes a second.
+// An engine whose every step takes a second and whose first waits for all requests.
 class DecodeRate : public ::testing::Test {
  protected:
-  void Start(FakeRunner::Options options) {
+  void Start(FakeRunner::Options options, uint32_t num_requests) {
     auto clock = std::make_unique<FakeClock>();
-    options.before_step = [clock = clock.get()](const StepPlan&) {
-      clock->Advance(FromSeconds(1));
-      return absl::OkStatus();
-    };
+    options.before_step =
+        [this, num_requests, seen = false, clock = clock.get()](const StepPlan&) mutable {
+          while (!seen) {
+            const Engine::Load load = engine_->load();
+            seen = load.running + load.waiting >= num_requests;
+          }
+          clock->Advance(FromSeconds(1));
+          return absl::OkStatus();
+        };
     ModelDescription model;
     model.vocab_size = options.limits.vocab_size;
     model.max_context = options.limits.max_context;
@@ -39,15 +44,15 @@ class DecodeRate : public ::testing::Test {
 };
 
 TEST_F(DecodeRate, LeavesTheFirstTokenOut) {
-  Start({});
+  Start({}, 1);
   EXPECT_EQ(*MeasureDecodeRate(*engine_, {{1, 2, 3}}, 2), 1);
   EXPECT_EQ(*MeasureDecodeRate(*engine_, {{1, 2, 3}}, 9), 1);
 }
 
 TEST_F(DecodeRate, CountsAllSequences) {
-  Start({});
-  // 3 a second, less what those that start earlier have no more to say at the end: the engine may
-  // begin with the first before the last is there.
+  Start({}, 3);
+  // 3 a second, less what those that start earlier have no more to say at the end: the engine
+  // begins with the first before the last is there.
   const auto rate = MeasureDecodeRate(*engine_, {{1}, {2, 3}, {4}}, 100);
   ASSERT_TRUE(rate.ok()) << rate.status();
   EXPECT_LE(*rate, 3);
@@ -59,7 +64,7 @@ TEST_F(DecodeRate, PassesErrorsOn) {
   options.before_token = [](const SequenceStep& step) {
     return step.first_position == 5 ? absl::InternalError("a fault at 5") : absl::OkStatus();
   };
-  Start(options);
+  Start(options, 1);
   EXPECT_EQ(MeasureDecodeRate(*engine_, {{1}, {2}}, 9).status().message(), "a fault at 5");
   EXPECT_EQ(MeasureDecodeRate(*engine_, {{1}, {}}, 9).status().code(),
             absl::StatusCode::kInvalidArgument);
