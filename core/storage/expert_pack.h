@@ -2,8 +2,11 @@
 // format is docs/expert-pack.md. What is in a record is the codec's business, not this file's.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -28,12 +31,16 @@ struct ExpertPackHeader {
 // 64-bit XXH3 of a record's content, its layer and its expert: what its trailer holds.
 uint64_t ExpertRecordChecksum(absl::Span<const std::byte> content, uint32_t layer, uint32_t expert);
 
+// pread(2): the bytes read, or -1 and errno. Tests give one that fails; it is called by any thread.
+using PreadFunction = std::function<ssize_t(int descriptor, void* to, size_t bytes, off_t offset)>;
+
 // A pack that can be read. What Open accepts has a valid header and the length that it says; the
 // records are looked at when they are read. Immutable: thread-safe. Move-only.
 class ExpertPack {
  public:
-  // INVALID_ARGUMENT names the file, the field or offset, and what it should be.
-  static absl::StatusOr<ExpertPack> Open(const std::string& path);
+  // INVALID_ARGUMENT names the file, the field or offset, and what it should be. All reads go
+  // through `pread`, the system's by default.
+  static absl::StatusOr<ExpertPack> Open(const std::string& path, PreadFunction pread = nullptr);
   ExpertPack(ExpertPack&&) noexcept;
   ExpertPack& operator=(ExpertPack&&) noexcept;
   ~ExpertPack();
@@ -75,6 +82,8 @@ class ExpertPack {
 // by one thread.
 class ExpertPackWriter {
  public:
+  // INVALID_ARGUMENT: no pack can have this header. FAILED_PRECONDITION: another writer, of this
+  // process or another, is at work on the same path.
   static absl::StatusOr<std::unique_ptr<ExpertPackWriter>> Create(const std::string& path,
                                                                   const ExpertPackHeader& header);
   // Leaves the partial file for a later Create.
@@ -83,10 +92,11 @@ class ExpertPackWriter {
   // How many records are there already; Append continues with the next.
   uint64_t num_written() const;
 
-  // `content` [header.record_bytes] of the next expert, layer by layer.
+  // `content` [header.record_bytes] of the next expert, layer by layer. A failed one leaves nothing
+  // behind and may be called again: RESOURCE_EXHAUSTED, say, for a disk that is full.
   absl::Status Append(absl::Span<const std::byte> content);
 
-  // FAILED_PRECONDITION when records are missing.
+  // FAILED_PRECONDITION when records are missing. Once this is OK the pack survives a power cut.
   absl::Status Finish();
 
  private:
