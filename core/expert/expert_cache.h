@@ -120,6 +120,7 @@ class ExpertCache {
   // after the other as they are free, then their memory. RESOURCE_EXHAUSTED: no memory for more.
   absl::Status SetNumSlots(uint32_t num_slots);
   absl::Status SetEviction(absl::string_view name);
+  void SetEviction(std::unique_ptr<EvictionPolicy> policy);
   void SetMaxHintedLoads(uint32_t max_hinted_loads);
   void SetDropAfterUse(bool drop_after_use);
   // Which source later loads take: its index.
