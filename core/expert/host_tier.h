@@ -48,7 +48,8 @@ class RecordSource {
   virtual const ExpertPackHeader& header() const = 0;
 
   // Pins the record's bytes, whose checksum has been verified since they were last read. An error
-  // names the expert; the next Fetch tries again. `is_urgent`: before all that are not.
+  // names the expert; the next Fetch tries again. `is_urgent`: before all that are not, also when
+  // somebody asked for the record before without. `id` must be one of the pack's.
   virtual void Fetch(ExpertId id, bool is_urgent, Done done) = 0;
 
   virtual void VisitStats(StatsVisitor& visitor) const = 0;
@@ -56,14 +57,16 @@ class RecordSource {
 
 // Records of a pack in an arena of host memory: all of them, read at the start, or as many as fit a
 // budget, read when they are asked for and kept by how recently that was. Its destructor waits for
-// reads under way; all HostRecords must be gone by then.
+// reads under way, and what waits for a read that has not begun gets CANCELLED; all HostRecords
+// must be gone by then.
 class HostTier final : public RecordSource {
  public:
   struct Options {
-    uint64_t budget_bytes = UINT64_MAX;  // of the arena; at least two records
-    uint32_t num_readers = 4;            // threads that read from disk
-    uint32_t num_attempts = 3;           // of a read that fails, a short read or a wrong checksum
-    // Called now and then while the arena fills at the start, with the bytes read and to be read.
+    uint64_t budget_bytes = UINT64_MAX;          // of the arena; at least two records
+    uint64_t piece_bytes = uint64_t{256} << 20;  // taken from the backend at a time
+    uint32_t num_readers = 4;                    // threads that read from disk
+    uint32_t num_attempts = 3;  // of a read that fails, a short read or a wrong checksum
+    // Called by Create now and then while the arena fills, with the bytes read and to be read.
     std::function<void(uint64_t done, uint64_t total)> on_progress = nullptr;
   };
 
