@@ -24,7 +24,7 @@ struct ExpertPackHeader {
   uint64_t record_bytes = 0;  // of a record's content
   // Whatever else must be known to read the records and to know where they came from: "codec",
   // "dtype", "hidden_size", "source" … The pack's business is only that it comes back as it was.
-  std::map<std::string, std::string> properties;
+  std::map<std::string, std::string> properties = {};
   friend bool operator==(const ExpertPackHeader&, const ExpertPackHeader&) = default;
 };
 

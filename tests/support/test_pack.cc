@@ -37,12 +37,14 @@ std::vector<std::byte> TestRecord(uint64_t record_bytes,
 std::string WriteTestPack(const std::string& path, const ExpertPackHeader& header, uint64_t seed) {
   auto writer = ExpertPackWriter::Create(path, header);
   PREGATE_CHECK(writer.ok(), writer.status().ToString());
-  for (uint32_t layer = 0; layer < header.num_layers; ++layer) {
-    for (uint32_t expert = 0; expert < header.num_experts; ++expert) {
-      const absl::Status appended =
-          (*writer)->Append(TestRecord(header.record_bytes, layer, expert, seed));
-      PREGATE_CHECK(appended.ok(), appended.ToString());
-    }
+  const uint64_t num_records = uint64_t{header.num_layers} * header.num_experts;
+  for (uint64_t i = (*writer)->num_written(); i < num_records; ++i) {
+    const absl::Status appended =
+        (*writer)->Append(TestRecord(header.record_bytes,
+                                     static_cast<uint32_t>(i / header.num_experts),
+                                     static_cast<uint32_t>(i % header.num_experts),
+                                     seed));
+    PREGATE_CHECK(appended.ok(), appended.ToString());
   }
   const absl::Status finished = (*writer)->Finish();
   PREGATE_CHECK(finished.ok(), finished.ToString());

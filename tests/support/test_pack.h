@@ -17,7 +17,7 @@ std::vector<std::byte> TestRecord(uint64_t record_bytes,
                                   uint32_t expert,
                                   uint64_t seed = 1);
 
-// Writes a pack of such experts to `path` and returns `path`.
+// Writes a pack of such experts to `path`, behind what an earlier writer left, and returns `path`.
 std::string WriteTestPack(const std::string& path,
                           const ExpertPackHeader& header,
                           uint64_t seed = 1);
