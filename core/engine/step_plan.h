@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "core/engine/expert_usage.h"
 #include "core/engine/request.h"
 #include "core/engine/response_stream.h"
 
@@ -42,6 +43,7 @@ struct SequenceResult {
   absl::Status status;  // not OK: only this sequence fails
   // When its SequenceStep::sampling was set and status is OK.
   std::optional<GeneratedToken> token = std::nullopt;
+  ExpertUsage expert_usage = {};
 };
 
 // One entry per StepPlan::sequences, in the same order.

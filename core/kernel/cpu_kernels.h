@@ -11,6 +11,7 @@ namespace pregate {
 struct AttentionArgs;
 struct ActivateArgs;
 struct CombineArgs;
+struct EncodedProductArgs;
 struct ExpWeightsArgs;
 struct GatherArgs;
 struct KvStoreArgs;
@@ -35,6 +36,7 @@ struct CpuKernels {
   void (*to_bfloat16)(const float* x, uint16_t* out, int64_t begin, int64_t end);
   void (*from_bfloat16)(const uint16_t* x, float* out, int64_t begin, int64_t end);
   bool (*all_finite)(const void* x, bool is_bfloat16, int64_t count);
+  void (*encoded_product)(const EncodedProductArgs& args, int64_t begin, int64_t end);
   void (*exp_weights)(const ExpWeightsArgs& args, int64_t begin, int64_t end);
 };
 

@@ -23,6 +23,7 @@ void Add(const float* x, float* sum, int64_t begin, int64_t end);
 void ToBfloat16(const float* x, uint16_t* out, int64_t begin, int64_t end);
 void FromBfloat16(const uint16_t* x, float* out, int64_t begin, int64_t end);
 bool AllFinite(const void* x, bool is_bfloat16, int64_t count);
+void EncodedProduct(const EncodedProductArgs& args, int64_t begin, int64_t end);
 void ExpWeights(const ExpWeightsArgs& args, int64_t begin, int64_t end);
 
 }  // namespace pregate::PREGATE_CPU_LEVEL

@@ -16,6 +16,7 @@ const CpuKernels kKernels = {.isa = CpuIsa::PREGATE_CPU_ISA,
                              .to_bfloat16 = ToBfloat16,
                              .from_bfloat16 = FromBfloat16,
                              .all_finite = AllFinite,
+                             .encoded_product = EncodedProduct,
                              .exp_weights = ExpWeights};
 
 }  // namespace pregate::PREGATE_CPU_LEVEL
