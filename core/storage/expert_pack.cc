@@ -33,6 +33,8 @@ absl::Status OfRecord(const absl::Status& status, uint32_t layer, uint32_t exper
 struct ExpertPack::File {
   // Reads up to `to.size()` bytes at `offset`, less only at the file's end or an error.
   ReadResult Read(uint64_t offset, absl::Span<std::byte> to) const;
+  absl::Status ReadHeader();
+  absl::Status CheckLength(uint64_t bytes) const;
   absl::Status ReadRecord(uint64_t record, absl::Span<std::byte> stride) const;
   absl::Status CheckRecord(uint64_t record, absl::Span<const std::byte> stride) const;
   uint64_t Offset(uint64_t record) const {
@@ -117,6 +119,39 @@ absl::Status ExpertPack::File::CheckRecord(uint64_t record,
                   Expert(record));
 }
 
+absl::Status ExpertPack::File::ReadHeader() {
+  const auto read = [this](std::string& bytes) {
+    auto* const data = reinterpret_cast<std::byte*>(bytes.data());
+    const ReadResult result = Read(0, absl::MakeSpan(data, bytes.size()));
+    bytes.resize(result.bytes);
+    return result.error == 0 ? absl::OkStatus()
+                             : ErrnoStatus(result.error, "header: cannot read it");
+  };
+  std::string bytes(kPackAlignment, '\0');
+  PREGATE_RETURN_IF_ERROR(read(bytes));
+  PREGATE_ASSIGN_OR_RETURN(const uint64_t header_bytes, ExpertPackHeaderBytes(bytes));
+  bytes.resize(header_bytes);
+  PREGATE_RETURN_IF_ERROR(read(bytes));
+  if (bytes.size() < header_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("header: ", bytes.size(), " of its ", header_bytes, " bytes are there"));
+  }
+  PREGATE_ASSIGN_OR_RETURN(shape, ParseExpertPackHeader(bytes));
+  return absl::OkStatus();
+}
+
+absl::Status ExpertPack::File::CheckLength(uint64_t bytes) const {
+  if (bytes == shape.file_bytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the file has ",
+                                                 bytes,
+                                                 " bytes, with ",
+                                                 shape.num_records,
+                                                 " records of ",
+                                                 shape.stride_bytes,
+                                                 " it should have ",
+                                                 shape.file_bytes));
+}
+
 absl::StatusOr<ExpertPack> ExpertPack::Open(const std::string& path, PreadFunction pread) {
   auto file = std::make_unique<File>();
   file->path = path;
@@ -124,48 +159,20 @@ absl::StatusOr<ExpertPack> ExpertPack::Open(const std::string& path, PreadFuncti
   // Without O_NONBLOCK the opening of a pipe would wait for its writer.
   PREGATE_ASSIGN_OR_RETURN(file->buffered, FileDescriptor::Open(path, O_RDONLY | O_NONBLOCK));
   struct stat info;
-  if (fstat(file->buffered.get(), &info) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("cannot read ", path));
-  }
-  if (!S_ISREG(info.st_mode)) {
+  if (fstat(file->buffered.get(), &info) != 0 || !S_ISREG(info.st_mode)) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": header: it is not a file"));
-  }
-  const auto invalid = [&path](absl::string_view message) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": ", message));
-  };
-  const auto read = [&file](std::string& bytes) {
-    auto* const data = reinterpret_cast<std::byte*>(bytes.data());
-    const ReadResult result = file->Read(0, absl::MakeSpan(data, bytes.size()));
-    bytes.resize(result.bytes);
-    return result.error == 0
-               ? absl::OkStatus()
-               : ErrnoStatus(result.error, absl::StrCat("cannot read ", file->path, ": header"));
-  };
-  std::string bytes(kPackAlignment, '\0');
-  PREGATE_RETURN_IF_ERROR(read(bytes));
-  const absl::StatusOr<uint64_t> header_bytes = ExpertPackHeaderBytes(bytes);
-  if (!header_bytes.ok()) return invalid(header_bytes.status().message());
-  bytes.resize(*header_bytes);
-  PREGATE_RETURN_IF_ERROR(read(bytes));
-  if (bytes.size() < *header_bytes) {
-    return invalid(absl::StrCat("header: ", bytes.size(), " of its ", *header_bytes, " bytes"));
-  }
-  absl::StatusOr<ExpertPackShape> shape = ParseExpertPackHeader(bytes);
-  if (!shape.ok()) return invalid(shape.status().message());
-  file->shape = *std::move(shape);
-  if (static_cast<uint64_t>(info.st_size) != file->shape.file_bytes) {
-    return invalid(absl::StrCat("the file has ",
-                                info.st_size,
-                                " bytes, with ",
-                                file->shape.num_records,
-                                " records of ",
-                                file->shape.stride_bytes,
-                                " it should have ",
-                                file->shape.file_bytes));
   }
   // What is read is kept by those who read it; once more in the page cache is memory lost.
   posix_fadvise(file->buffered.get(), 0, 0, POSIX_FADV_RANDOM);
-  absl::StatusOr<FileDescriptor> direct = FileDescriptor::Open(path, O_RDONLY | O_DIRECT);
+  absl::Status status = file->ReadHeader();
+  if (status.ok()) status = file->CheckLength(static_cast<uint64_t>(info.st_size));
+  if (!status.ok()) {
+    return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+  }
+  // Only now, as the header is read into memory that O_DIRECT cannot write to; and not by its name,
+  // which may be another pack's by now.
+  absl::StatusOr<FileDescriptor> direct = FileDescriptor::Open(
+      absl::StrCat("/proc/self/fd/", file->buffered.get()), O_RDONLY | O_DIRECT);
   if (direct.ok()) file->direct = *std::move(direct);
   return ExpertPack(std::move(file));
 }

@@ -85,10 +85,8 @@ absl::Status LayOut(uint64_t properties_bytes, ExpertPackShape& shape) {
   if (header.record_bytes == 0) return absl::InvalidArgumentError("record_bytes is 0");
   shape.num_records = uint64_t{header.num_layers} * header.num_experts;
   if (shape.num_records > std::numeric_limits<uint32_t>::max()) {
-    return absl::InvalidArgumentError(absl::StrCat(header.num_layers,
-                                                   " layers of ",
-                                                   header.num_experts,
-                                                   " experts are more than 2^32 records"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        header.num_layers, " layers of ", header.num_experts, " experts are 2^32 records or more"));
   }
   constexpr uint64_t kFrame = sizeof(Prefix) + sizeof(uint64_t);
   if (properties_bytes > kMaxHeaderBytes - kFrame) {

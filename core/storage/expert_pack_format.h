@@ -28,7 +28,7 @@ struct ExpertPackShape {
 };
 
 // INVALID_ARGUMENT names the field that no pack can have: no layers, experts or bytes, more than
-// 2^32 records, a file of more than 2^63 bytes, properties that are not UTF-8 or too many.
+// 2^32 - 1 records, a file of more than 2^63 bytes, properties that are not UTF-8 or too many.
 absl::StatusOr<ExpertPackShape> ShapeOfExpertPack(const ExpertPackHeader& header);
 
 // [shape.header_bytes]: the header as it begins the file.

@@ -14,6 +14,7 @@
 #include <random>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "core/storage/expert_pack_format.h"
 #include "gmock/gmock.h"
@@ -229,6 +230,48 @@ TEST(ExpertPack, RefusesWhatIsNoPackAndSaysWhy) {
                          "53248"));
 }
 
+// As `hexdump -C` shows it.
+std::string HexDump(const std::string& bytes) {
+  std::string dump;
+  std::string last;
+  bool is_repeated = false;
+  for (size_t begin = 0; begin < bytes.size(); begin += 16) {
+    const std::string row = bytes.substr(begin, 16);
+    if (row == last) {
+      if (!std::exchange(is_repeated, true)) dump += "*\n";
+      continue;
+    }
+    last = row;
+    is_repeated = false;
+    absl::StrAppend(&dump, absl::Hex(begin, absl::kZeroPad8), " ");
+    std::string text;
+    for (size_t i = 0; i < row.size(); ++i) {
+      const auto byte = static_cast<unsigned char>(row[i]);
+      absl::StrAppend(&dump, i % 8 == 0 ? " " : "", absl::Hex(byte, absl::kZeroPad2), " ");
+      text += absl::ascii_isprint(byte) ? row[i] : '.';
+    }
+    absl::StrAppend(&dump, " |", text, "|\n");
+  }
+  absl::StrAppend(&dump, absl::Hex(bytes.size(), absl::kZeroPad8), "\n");
+  return dump;
+}
+
+TEST(ExpertPack, IsByteByByteWhatItsDocumentShows) {
+  const TempFolder folder;
+  const ExpertPackHeader header = {
+      .num_layers = 1, .num_experts = 2, .record_bytes = 24, .properties = {{"codec", "none"}}};
+  auto writer = ExpertPackWriter::Create(folder / "experts.pack", header);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  for (const int first : {0x10, 0x40}) {
+    std::vector<std::byte> content;
+    for (int i = 0; i < 24; ++i) content.push_back(static_cast<std::byte>(first + i));
+    ASSERT_EQ((*writer)->Append(content), absl::OkStatus());
+  }
+  ASSERT_EQ((*writer)->Finish(), absl::OkStatus());
+  EXPECT_THAT(ReadFile(std::string(PREGATE_SOURCE_DIR) + "/docs/expert-pack.md"),
+              HasSubstr(HexDump(ReadFile(folder / "experts.pack"))));
+}
+
 TEST(ExpertPackWriter, RefusesHeadersThatNoPackCanHave) {
   const TempFolder folder;
   const auto error = [&folder](ExpertPackHeader header) {
@@ -245,7 +288,7 @@ TEST(ExpertPackWriter, RefusesHeadersThatNoPackCanHave) {
   EXPECT_THAT(error(with([](auto& h) { h.num_experts = 0; })), HasSubstr("num_experts is 0"));
   EXPECT_THAT(error(with([](auto& h) { h.record_bytes = 0; })), HasSubstr("record_bytes is 0"));
   EXPECT_THAT(error(with([](auto& h) { h.num_layers = h.num_experts = 1u << 16; })),
-              HasSubstr("65536 layers of 65536 experts are more than 2^32 records"));
+              HasSubstr("65536 layers of 65536 experts are 2^32 records or more"));
   for (const uint64_t bytes : {UINT64_MAX, uint64_t{1} << 63, uint64_t{1} << 61}) {
     EXPECT_THAT(error(with([bytes](auto& h) { h.record_bytes = bytes; })),
                 HasSubstr("are more than 2^63 bytes"));
