@@ -64,9 +64,8 @@ class ExpertOffload {
   // The distinct experts that the step needs of `layer`, on the calling thread's stream.
   absl::StatusOr<ExpertLease> Acquire(absl::Span<const ExpertId> ids, Stream& consumer);
 
-  // Some tokens' experts in all layers [num_layers, experts_per_token], for the recorder.
+  // A token's experts in all layers [num_layers, experts_per_token], for the recorder.
   void RecordRouting(uint64_t sequence, bool is_prompt, absl::Span<const uint32_t> expert_ids);
-  void EndSequence(uint64_t sequence);
 
   // --- the operator's side ---
 
@@ -105,6 +104,9 @@ class ExpertOffload {
   absl::Status SetSpeculation(const SpeculationChange& change);
   absl::Status SetMemoryStrategy(absl::string_view strategy);
   absl::Status SetEviction(absl::string_view name);
+  // Controls of a bench, until the next SetSpeculation or SetEviction.
+  void UsePredictor(std::unique_ptr<ExpertPredictor> predictor);
+  void UseEviction(std::unique_ptr<EvictionPolicy> policy);
 
   // What has been routed lately, in the format of docs/routing-trace.md.
   RoutingTrace ReadRoutingTrace() const;

@@ -40,8 +40,8 @@ absl::StatusOr<RoutingTrace> ReadRoutingTrace(const std::string& path);
 // Whole or not at all.
 absl::Status WriteRoutingTrace(const std::string& path, const RoutingTrace& trace);
 
-// Collects a trace while a model runs, at most `max_bytes` of it: the oldest ended sequences go
-// first. Thread-safe.
+// Collects a trace while a model runs, at most `max_bytes` of it: the oldest sequences go first.
+// Thread-safe.
 class RoutingRecorder {
  public:
   RoutingRecorder(std::string model,
@@ -53,9 +53,6 @@ class RoutingRecorder {
 
   // The next token of a sequence: its experts [num_layers, experts_per_token].
   void Record(uint64_t sequence, bool is_prompt, absl::Span<const uint32_t> expert_ids);
-  // No more tokens will come.
-  void EndSequence(uint64_t sequence);
-
   RoutingTrace Read() const;
   void Clear();
 
