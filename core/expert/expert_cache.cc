@@ -72,8 +72,10 @@ absl::StatusOr<ExpertLease> ExpertCache::Acquire(absl::Span<const ExpertId> ids,
   return ExpertLease(std::move(lease));
 }
 
-void ExpertCache::Hint(absl::Span<const ExpertHint> hints) { slots_->Hint(hints); }
-void ExpertCache::CancelHints() { slots_->Hint({}); }
+uint32_t ExpertCache::Hint(absl::Span<const ExpertHint> hints, uint32_t max_loads) {
+  return slots_->Hint(hints, max_loads);
+}
+void ExpertCache::CancelHints() { slots_->Hint({}, 0); }
 
 absl::Status ExpertCache::SetNumSlots(uint32_t num_slots) { return slots_->SetNumSlots(num_slots); }
 
@@ -96,6 +98,8 @@ void ExpertCache::SetEncoding(uint32_t source) { slots_->SetEncoding(source); }
 void ExpertCache::SetUnified(bool is_unified) { slots_->SetUnified(is_unified); }
 void ExpertCache::Reset() { slots_->Reset(); }
 double ExpertCache::load_seconds() const { return slots_->load_seconds(); }
+
+ExpertCache::Pace ExpertCache::ReadPace() const { return slots_->ReadPace(); }
 ExpertCache::Snapshot ExpertCache::Read() const { return slots_->Read(); }
 absl::Status ExpertCache::Validate() const { return slots_->Validate(); }
 void ExpertCache::VisitStats(StatsVisitor& visitor) const { slots_->VisitStats(visitor); }

@@ -112,8 +112,8 @@ class ExpertCache {
   // Loads ahead of need, the first first. May be ignored in part or whole; never delays a needed
   // load by more than two pieces of 1 MiB, never evicts what is leased, expected by an earlier hint
   // that is still to come true, or worth more. Hinted loads that have not begun and are not among
-  // `hints` are cancelled.
-  void Hint(absl::Span<const ExpertHint> hints);
+  // `hints` are cancelled. Adds at most `max_loads`; returns how many it did.
+  uint32_t Hint(absl::Span<const ExpertHint> hints, uint32_t max_loads = UINT32_MAX);
   void CancelHints();
 
   // Slots to be used from now on, 1 … max_num_slots. Returns at once; shrinking gives back one slot
@@ -146,6 +146,14 @@ class ExpertCache {
     uint64_t cancelled = 0;  // never copied
     uint64_t pending = 0;    // none of these yet
   };
+  // What a prefetcher steers by: less than a Snapshot, and quick to read.
+  struct Pace {
+    double load_seconds = 0;  // as load_seconds()
+    double stall_seconds = 0;
+    uint64_t demanded_bytes = 0;
+    HintedBytes hinted;
+  };
+  Pace ReadPace() const;
   struct Snapshot {
     uint32_t num_slots = 0;  // wanted
     SlotCounts slots;        // there are; more than wanted while shrinking

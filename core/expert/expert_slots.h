@@ -73,7 +73,7 @@ class ExpertCache::Slots {
   std::optional<ExpertLease::Expert> Next(LeaseState& lease);
   void EndLease(std::unique_ptr<LeaseState> lease);
 
-  void Hint(absl::Span<const ExpertHint> hints);
+  uint32_t Hint(absl::Span<const ExpertHint> hints, uint32_t max_loads);
   absl::Status SetNumSlots(uint32_t num_slots);
   void SetPolicy(std::unique_ptr<EvictionPolicy> policy);
   void SetMaxHintedLoads(uint32_t max_hinted_loads);
@@ -83,6 +83,7 @@ class ExpertCache::Slots {
   void Reset();
 
   double load_seconds() const;
+  Pace ReadPace() const;
   Snapshot Read() const;
   absl::Status Validate() const;
   void VisitStats(StatsVisitor& visitor) const;

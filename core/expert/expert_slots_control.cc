@@ -9,11 +9,11 @@
 
 namespace pregate {
 
-void ExpertCache::Slots::Hint(absl::Span<const ExpertHint> hints) {
+uint32_t ExpertCache::Slots::Hint(absl::Span<const ExpertHint> hints, uint32_t max_loads) {
   std::vector<std::shared_ptr<ExpertLoad>> to_fetch;
   {
     MutexLock lock(mutex_);
-    if (is_unified_) return;
+    if (is_unified_) return 0;
     const auto is_hinted = [&](uint32_t expert) {
       return std::any_of(hints.begin(), hints.end(), [&](const ExpertHint& hint) {
         return hint.id.Flat(num_experts_) == expert;
@@ -31,7 +31,7 @@ void ExpertCache::Slots::Hint(absl::Span<const ExpertHint> hints) {
       expected_in_[hint.id.Flat(num_experts_)] = layer_runs_[hint.id.layer] + 1;
     }
     for (const ExpertHint& hint : hints) {
-      if (hinted_loads_ >= max_hinted_loads_) break;
+      if (hinted_loads_ >= max_hinted_loads_ || to_fetch.size() >= max_loads) break;
       const uint32_t expert = hint.id.Flat(num_experts_);
       if (slot_of_[expert] != kNone) continue;
       const uint32_t slot = TakeSlotForHint(hint.probability);
@@ -42,6 +42,7 @@ void ExpertCache::Slots::Hint(absl::Span<const ExpertHint> hints) {
     }
   }
   for (const auto& load : to_fetch) Fetch(load);
+  return static_cast<uint32_t>(to_fetch.size());
 }
 
 absl::Status ExpertCache::Slots::SetNumSlots(uint32_t num_slots) {
@@ -102,6 +103,14 @@ void ExpertCache::Slots::Reset() {
 double ExpertCache::Slots::load_seconds() const {
   MutexLock lock(mutex_);
   return load_seconds_;
+}
+
+ExpertCache::Pace ExpertCache::Slots::ReadPace() const {
+  MutexLock lock(mutex_);
+  return {.load_seconds = load_seconds_,
+          .stall_seconds = ToSeconds(stall_),
+          .demanded_bytes = demanded_bytes_,
+          .hinted = hinted_};
 }
 
 ExpertCache::Snapshot ExpertCache::Slots::Read() const {
