@@ -16,9 +16,9 @@ namespace {
 // How much a step changes what is known of a member's skill, and of how repetitive the text is.
 constexpr float kWeight = 0.05F;
 // A member's share of the mixture is proportional to e^(kSharpness · its rate).
-constexpr float kSharpness = 16;
+constexpr float kSharpness = 32;
 // Members with a smaller share, and layers that are off, are asked every kRetry-th step only.
-constexpr float kLeastShare = 0.01F;
+constexpr float kLeastShare = 0.05F;
 constexpr uint64_t kRetry = 16;
 // A layer goes off below the one rate and on again from the other.
 constexpr float kOffBelow = 0.25F;
