@@ -15,6 +15,10 @@ namespace {
 // reported by.
 constexpr uint64_t kRunBytes = uint64_t{16} << 20;
 
+constexpr char kBytesHelp[] = "Host memory for experts, and how much of it holds one.";
+constexpr char kReadsHelp[] =
+    "Experts read from disk: at the first attempt, at a later one, or not at all.";
+
 }  // namespace
 
 HostTier::Arena::Arena(ExpertPack pack,
@@ -333,15 +337,12 @@ void HostTier::Arena::VisitStats(StatsVisitor& visitor) const {
     MutexLock lock(mutex_);
     num_ready = num_ready_;
   }
-  const char* const kBytesHelp = "Host memory for experts, and how much of it holds one.";
   visitor.OnGauge(
       "expert_host_bytes", kBytesHelp, {{"kind", "capacity"}}, static_cast<double>(arena_bytes()));
   visitor.OnGauge("expert_host_bytes",
                   kBytesHelp,
                   {{"kind", "resident"}},
                   static_cast<double>(num_ready * stride_));
-  const char* const kReadsHelp =
-      "Experts read from disk: at the first attempt, at a later one, or not at all.";
   visitor.OnCounter("expert_disk_reads_total", kReadsHelp, {{"result", "ok"}}, reads_ok_.value());
   visitor.OnCounter(
       "expert_disk_reads_total", kReadsHelp, {{"result", "retried"}}, reads_retried_.value());

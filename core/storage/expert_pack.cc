@@ -110,7 +110,7 @@ absl::Status ExpertPack::File::ReadRecord(uint64_t record, absl::Span<std::byte>
 
 absl::Status ExpertPack::File::CheckRecord(uint64_t record,
                                            absl::Span<const std::byte> stride) const {
-  const absl::Status status =
+  absl::Status status =
       CheckExpertRecord(shape.header.record_bytes, Layer(record), Expert(record), stride);
   if (status.ok()) return status;
   return OfRecord(absl::DataLossError(absl::StrCat(

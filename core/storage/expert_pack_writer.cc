@@ -111,6 +111,8 @@ absl::Status ExpertPackWriter::File::Resume() {
   PREGATE_ASSIGN_OR_RETURN(const bool is_same, BeginsWith(header));
   if (!is_same) {
     PREGATE_RETURN_IF_ERROR(Truncate(0));
+    // Or a power cut may leave the new header before records that were written under another.
+    PREGATE_RETURN_IF_ERROR(Sync());
     return WriteAt(
         file,
         0,

@@ -277,18 +277,21 @@ TEST_F(HostTierTest, NeverTakesThePlaceOfWhatIsInUse) {
 
 TEST_F(HostTierTest, WaitsForAPlaceWhileAllAreInUse) {
   const auto tier = CreateCache(2);
-  auto first = FetchNow(*tier, {0, 0});
-  auto second = FetchNow(*tier, {0, 1});
-  auto again = FetchNow(*tier, {0, 1});
-  Answer waiting;
-  tier->Fetch({0, 2}, /*is_urgent=*/true, waiting.done());
-  second = absl::CancelledError();
-  EXPECT_FALSE(waiting.is_there()) << "0/1 is in use twice";
-  EXPECT_TRUE(Holds(*first, {0, 0}));
-  again = absl::CancelledError();
-  ASSERT_TRUE(waiting.Await().ok());
-  EXPECT_TRUE(Holds(*waiting.Await(), {0, 2}));
-  EXPECT_TRUE(Holds(*first, {0, 0}));
+  // Often, as the reader may see the place before it has begun to wait for one.
+  for (int round = 0; round < 100; ++round) {
+    auto first = FetchNow(*tier, {0, 0});
+    auto second = FetchNow(*tier, {0, 1});
+    auto again = FetchNow(*tier, {0, 1});
+    Answer waiting;
+    tier->Fetch({0, 2}, /*is_urgent=*/true, waiting.done());
+    second = absl::CancelledError();
+    for (int i = 0; i < 10; ++i) ASSERT_TRUE(Holds(*first, {0, 0}) && Holds(*again, {0, 1}));
+    ASSERT_FALSE(waiting.is_there()) << "0/1 was in use twice";
+    again = absl::CancelledError();
+    ASSERT_TRUE(waiting.Await().ok());
+    ASSERT_TRUE(Holds(*waiting.Await(), {0, 2}));
+    ASSERT_TRUE(Holds(*first, {0, 0}));
+  }
 }
 
 TEST_F(HostTierTest, WaitersOfOneExpertShareTheRead) {

@@ -153,6 +153,26 @@ TEST(ExpertPack, GoesOnBehindAReadThatBringsLess) {
   EXPECT_EQ(ReadOne(*pack, 1, 1), absl::OkStatus());
 }
 
+TEST(ExpertPack, AShortReadDoesNotEndDirectReads) {
+  const TempFolder folder;
+  int direct = 0;
+  bool is_short = true;
+  const auto pack = ExpertPack::Open(
+      WriteTestPack(folder / "p", kHeader),
+      [&](int descriptor, void* to, size_t bytes, off_t offset) -> ssize_t {
+        if ((fcntl(descriptor, F_GETFL) & O_DIRECT) != 0) ++direct;
+        const ssize_t read = ::pread(descriptor, to, bytes, offset);
+        return std::exchange(is_short, false) ? std::min<ssize_t>(read, 1001) : read;
+      });
+  ASSERT_TRUE(pack.ok()) << pack.status();
+  is_short = true;
+  ASSERT_EQ(ReadOne(*pack, 0, 0), absl::OkStatus());
+  if (direct == 0) GTEST_SKIP() << "this file system has no O_DIRECT";
+  EXPECT_EQ(direct, 1) << "the rest begins where O_DIRECT cannot read";
+  ASSERT_EQ(ReadOne(*pack, 0, 1), absl::OkStatus());
+  EXPECT_EQ(direct, 2);
+}
+
 TEST(ExpertPack, ReadsThroughThePageCacheWhereDirectReadsFail) {
   const TempFolder folder;
   int refused = 0;
@@ -375,6 +395,7 @@ TEST(ExpertPackWriter, BeginsAnewForAnotherHeader) {
   ExpertPackHeader other = kHeader;
   other.properties["source"] = "another model";
   EXPECT_EQ(NumWritten(folder / "p", other), 0u);
+  EXPECT_EQ(NumWritten(folder / "p", other), 0u) << "the records of the first are gone";
   EXPECT_EQ(NumWritten(folder / "p", kHeader), 0u);
 }
 
