@@ -2,6 +2,7 @@
 #include <array>
 #include <cmath>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "core/base/status_macros.h"
@@ -17,7 +18,8 @@ namespace {
 constexpr float kWeight = 0.05F;
 // A member's share of the mixture is proportional to e^(kSharpness · its rate).
 constexpr float kSharpness = 32;
-// Members with a smaller share, and layers that are off, are asked every kRetry-th step only.
+// Members with less than this of the best one's share, and layers that are off, are asked in every
+// kRetry-th step only.
 constexpr float kLeastShare = 0.05F;
 constexpr uint64_t kRetry = 16;
 // A layer goes off below the one rate and on again from the other.
@@ -191,33 +193,36 @@ class AdaptivePredictor final : public ExpertPredictor {
     repetition_ += kWeight / static_cast<float>(shape_.num_layers) * (share - repetition_);
   }
 
+  // The best first: who is much worse than one that answered is asked now and then.
   void AskMembers(uint32_t distance, Ahead& ahead) {
-    float total = 0;
+    std::array<size_t, kNumModes> order;
+    std::iota(order.begin(), order.end(), 0);
     for (size_t i = 0; i < kNumModes; ++i) {
-      if (members_[i] != nullptr) total += Share(ahead, i);
+      shares_[i] = std::exp(kSharpness * (rates_[ahead.rates + i] - 1));
     }
-    for (size_t i = 0; i < kNumModes; ++i) {
-      ahead.lists[i].clear();
+    std::sort(order.begin(), order.end(), [this](size_t a, size_t b) {
+      return shares_[a] != shares_[b] ? shares_[a] > shares_[b] : a < b;
+    });
+    float best = 0;
+    for (const size_t i : order) {
+      std::vector<ExpertPrediction>& list = ahead.lists[i];
+      list.clear();
       if (members_[i] == nullptr) continue;
-      if (Share(ahead, i) < kLeastShare * total && step_ % kRetry != 0) continue;
-      members_[i]->Predict(distance, ahead.lists[i]);
+      if (shares_[i] < kLeastShare * best && step_ % kRetry != 0) continue;
+      members_[i]->Predict(distance, list);
+      if (!list.empty()) best = std::max(best, shares_[i]);
     }
-  }
-
-  // Before all shares are made to add up to one.
-  float Share(const Ahead& ahead, size_t member) const {
-    return std::exp(kSharpness * (rates_[ahead.rates + member] - 1));
   }
 
   void Mix(Ahead& ahead) {
     float total = 0;
     for (size_t i = 0; i < kNumModes; ++i) {
-      if (!ahead.lists[i].empty()) total += Share(ahead, i);
+      if (!ahead.lists[i].empty()) total += shares_[i];
     }
     std::fill(mass_.begin(), mass_.end(), 0.0F);
     for (size_t i = 0; i < kNumModes; ++i) {
       if (ahead.lists[i].empty()) continue;
-      const float share = Share(ahead, i) / total;
+      const float share = shares_[i] / total;
       for (const ExpertPrediction& prediction : ahead.lists[i]) {
         mass_[prediction.expert] += share * prediction.probability;
       }
@@ -259,8 +264,9 @@ class AdaptivePredictor final : public ExpertPredictor {
   std::vector<float> rates_;     // [distance - 1, layer, kind of input, member or the mixture]
   std::vector<uint8_t> is_off_;  // [distance - 1, layer]
   std::array<Ahead, kMaxPredictionDistance> ahead_;  // by distance - 1
-  std::vector<float> mass_;                          // [num_experts]
-  std::vector<bool> is_needed_;                      // [num_experts]
+  std::array<float, kNumModes> shares_ = {};  // of the mixture at hand, not yet adding up to one
+  std::vector<float> mass_;                   // [num_experts]
+  std::vector<bool> is_needed_;               // [num_experts]
 };
 
 }  // namespace
