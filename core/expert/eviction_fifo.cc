@@ -17,13 +17,13 @@ class FifoEviction final : public EvictionPolicy {
   void Rank(absl::Span<const uint32_t> candidates, absl::Span<float> worth) const override {
     // As an age, since floats count to 2^24 only.
     for (size_t i = 0; i < candidates.size(); ++i) {
-      worth[i] = -static_cast<float>(insertions_ - inserted_[candidates[i]]);
+      worth[i] = -static_cast<float>(static_cast<int32_t>(insertions_ - inserted_[candidates[i]]));
     }
   }
 
  private:
-  uint64_t insertions_ = 0;
-  std::vector<uint64_t> inserted_;  // when the expert came last, in insertions
+  uint32_t insertions_ = 0;
+  std::vector<uint32_t> inserted_;  // when the expert came last, in insertions
 };
 
 }  // namespace

@@ -25,15 +25,16 @@ class LfruEviction final : public EvictionPolicy {
 
   void Rank(absl::Span<const uint32_t> candidates, absl::Span<float> worth) const override {
     for (size_t i = 0; i < candidates.size(); ++i) {
-      const auto age = static_cast<float>(clock_.step() - last_[candidates[i]]);
-      worth[i] = static_cast<float>(uses_[candidates[i]]) / (age + 1);
+      const auto age =
+          static_cast<float>(static_cast<int32_t>(clock_.step() - last_[candidates[i]]));
+      worth[i] = static_cast<float>(static_cast<int32_t>(uses_[candidates[i]])) / (age + 1);
     }
   }
 
  private:
   StepClock clock_;
   std::vector<uint32_t> uses_;
-  std::vector<uint64_t> last_;  // step of the last use
+  std::vector<uint32_t> last_;  // step of the last use
 };
 
 }  // namespace

@@ -20,12 +20,12 @@ class LfuEviction final : public EvictionPolicy {
 
   void Rank(absl::Span<const uint32_t> candidates, absl::Span<float> worth) const override {
     for (size_t i = 0; i < candidates.size(); ++i) {
-      worth[i] = static_cast<float>(uses_[candidates[i]]);
+      worth[i] = static_cast<float>(static_cast<int32_t>(uses_[candidates[i]]));
     }
   }
 
  private:
-  std::vector<uint64_t> uses_;
+  std::vector<uint32_t> uses_;
 };
 
 }  // namespace

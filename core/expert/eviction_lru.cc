@@ -23,13 +23,13 @@ class LruEviction final : public EvictionPolicy {
   void Rank(absl::Span<const uint32_t> candidates, absl::Span<float> worth) const override {
     // As an age, since floats count to 2^24 only.
     for (size_t i = 0; i < candidates.size(); ++i) {
-      worth[i] = -static_cast<float>(lookups_ - last_[candidates[i]]);
+      worth[i] = -static_cast<float>(static_cast<int32_t>(lookups_ - last_[candidates[i]]));
     }
   }
 
  private:
-  uint64_t lookups_ = 0;
-  std::vector<uint64_t> last_;  // look-up of the last use or arrival
+  uint32_t lookups_ = 0;
+  std::vector<uint32_t> last_;  // look-up of the last use or arrival
 };
 
 }  // namespace

@@ -12,11 +12,12 @@ class StepClock {
     if (layer <= layer_ || step_ == 0) ++step_;
     layer_ = layer;
   }
-  uint64_t step() const { return step_; }  // 0 before the first layer
+  // 0 before the first layer. Differences of steps hold when it wraps around.
+  uint32_t step() const { return step_; }
   uint32_t layer() const { return layer_; }
 
  private:
-  uint64_t step_ = 0;
+  uint32_t step_ = 0;
   uint32_t layer_ = 0;
 };
 
