@@ -18,7 +18,7 @@ struct PredictorEvaluation {
     double aggressiveness = 0.7;
     double confidence = 0;
     // Is a sequence, by its index, counted? All are learned from. Null: all.
-    std::function<bool(size_t sequence)> counts;
+    std::function<bool(size_t sequence)> counts = nullptr;
   };
   struct Layer {
     uint64_t needed = 0;   // (step, expert)
