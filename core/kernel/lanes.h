@@ -17,6 +17,15 @@ typedef int32_t IntLanes __attribute__((vector_size(64)));
 typedef uint32_t UintLanes __attribute__((vector_size(64)));
 typedef uint16_t HalfLanes __attribute__((vector_size(32)));
 
+// What one register of the level holds. GCC 12 keeps vectors that are wider than a register in
+// memory, so the inner loops of products are written in these.
+constexpr int64_t kRegisterLanes = CpuIsa::PREGATE_CPU_ISA == CpuIsa::kAvx512 ? 16
+                                   : CpuIsa::PREGATE_CPU_ISA == CpuIsa::kAvx2 ? 8
+                                                                              : 4;
+typedef float Register __attribute__((vector_size(kRegisterLanes * 4)));
+typedef uint32_t UintRegister __attribute__((vector_size(kRegisterLanes * 4)));
+typedef uint16_t HalfRegister __attribute__((vector_size(kRegisterLanes * 2)));
+
 PREGATE_INLINE Lanes Broadcast(float x) {
   return Lanes{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
 }
@@ -62,6 +71,28 @@ PREGATE_INLINE Lanes LoadPart(const uint16_t* x, int64_t count) {
   return lanes;
 }
 
+PREGATE_INLINE Register LoadRegister(const float* x) {
+  Register lanes;
+  __builtin_memcpy(&lanes, x, sizeof(lanes));
+  return lanes;
+}
+
+PREGATE_INLINE Register LoadRegister(const uint16_t* x) {
+  HalfRegister half;
+  __builtin_memcpy(&half, x, sizeof(half));
+  const UintRegister bits = __builtin_convertvector(half, UintRegister) << 16;
+  Register lanes;
+  __builtin_memcpy(&lanes, &bits, sizeof(lanes));
+  return lanes;
+}
+
+PREGATE_INLINE float Widen(float x) { return x; }
+PREGATE_INLINE float Widen(uint16_t x) { return WidenBfloat16(x); }
+
+PREGATE_INLINE void StoreRegister(Register lanes, float* out) {
+  __builtin_memcpy(out, &lanes, sizeof(lanes));
+}
+
 // Rounds to the nearest, ties to even; a NaN stays one.
 PREGATE_INLINE uint16_t RoundToBfloat16(float x) {
   uint32_t bits;
@@ -70,14 +101,18 @@ PREGATE_INLINE uint16_t RoundToBfloat16(float x) {
   return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// ((0+8)+(4+12)) + …: halves onto each other, down to one.
-PREGATE_INLINE float Sum(Lanes x) {
-  float part[kLanes];
-  Store(x, part);
+// ((0+8)+(4+12)) + …: halves onto each other, down to one. Overwrites `part` [kLanes].
+PREGATE_INLINE float SumInPlace(float* part) {
   for (int64_t width = kLanes / 2; width > 0; width /= 2) {
     for (int64_t i = 0; i < width; ++i) part[i] += part[i + width];
   }
   return part[0];
+}
+
+PREGATE_INLINE float Sum(Lanes x) {
+  float part[kLanes];
+  Store(x, part);
+  return SumInPlace(part);
 }
 
 PREGATE_INLINE float Max(Lanes x) {
@@ -90,14 +125,36 @@ PREGATE_INLINE float Max(Lanes x) {
   return part[0];
 }
 
-// Σ x[i] · y[i]; lane i of the sum takes the elements i, i + 16, …
+// sums[r] = Σ x[i] · y[r · stride + i] for kRows rows of y; lane i of a sum takes the elements i,
+// i + 16, … The number of rows changes no bit.
+template <int64_t kRows, typename X, typename Y>
+PREGATE_INLINE void Dots(const X* x, const Y* y, int64_t stride, int64_t count, float* sums) {
+  constexpr int64_t kRegisters = kLanes / kRegisterLanes;
+  Register sum[kRows][kRegisters] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int64_t k = 0; k < kRegisters; ++k) {
+      const int64_t at = i + k * kRegisterLanes;
+      const Register left = LoadRegister(x + at);
+      for (int64_t r = 0; r < kRows; ++r) sum[r][k] += left * LoadRegister(y + r * stride + at);
+    }
+  }
+  for (int64_t r = 0; r < kRows; ++r) {
+    float part[kLanes];
+    for (int64_t k = 0; k < kRegisters; ++k) StoreRegister(sum[r][k], part + k * kRegisterLanes);
+    for (int64_t rest = i; rest < count; ++rest) {
+      part[rest - i] += Widen(x[rest]) * Widen(y[r * stride + rest]);
+    }
+    sums[r] = SumInPlace(part);
+  }
+}
+
+// Σ x[i] · y[i].
 template <typename X, typename Y>
 PREGATE_INLINE float Dot(const X* x, const Y* y, int64_t count) {
-  Lanes sum = Broadcast(0);
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) sum += Load(x + i) * Load(y + i);
-  if (i < count) sum += LoadPart(x + i, count - i) * LoadPart(y + i, count - i);
-  return Sum(sum);
+  float sum;
+  Dots<1>(x, y, 0, count, &sum);
+  return sum;
 }
 
 // e^x to 2 units in the last place; 0 below -87.3, infinity above 88.7, NaN for NaN. Cephes' expf
