@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bench/decode_rate.h"
+#include "bench/lockstep_decoder.h"
 #include "core/base/status_macros.h"
 
 namespace pregate {
@@ -26,42 +27,11 @@ std::vector<std::vector<uint32_t>> RandomPrompts(const DecodeOptions& options,
 // The routing of each decode step of the prompts' greedy answers.
 absl::StatusOr<std::vector<Routing>> RecordRoutings(
     TorchRunner& runner, const std::vector<std::vector<uint32_t>>& prompts, uint32_t output_len) {
-  const ModelRunner::Limits& limits = runner.limits();
-  const auto input_len = static_cast<uint32_t>(prompts.front().size());
-  const uint32_t blocks_each = (input_len + output_len - 1) / limits.kv_block_size + 1;
-  if (uint64_t{blocks_each} * prompts.size() > limits.num_kv_blocks) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        prompts.size(), " sequences of ", input_len + output_len, " tokens overrun the KV cache"));
-  }
-  std::vector<std::vector<uint32_t>> blocks(prompts.size());
-  std::vector<uint32_t> last(prompts.size());  // token of each sequence
-  const auto greedy = [&](absl::Span<const float> logits, size_t row) {
-    const auto values = logits.subspan(row * limits.vocab_size, limits.vocab_size);
-    return static_cast<uint32_t>(std::max_element(values.begin(), values.end()) - values.begin());
-  };
-  for (uint32_t i = 0; i < prompts.size(); ++i) {
-    for (uint32_t j = 0; j < blocks_each; ++j) blocks[i].push_back(i * blocks_each + j);
-    const TokenRun run{.token_ids = prompts[i], .first_position = 0, .blocks = blocks[i]};
-    const uint32_t last_token = input_len - 1;
-    PREGATE_ASSIGN_OR_RETURN(
-        const absl::Span<const float> logits,
-        runner.Forward({.runs = {&run, 1}, .logit_tokens = {&last_token, 1}}, nullptr));
-    last[i] = greedy(logits, 0);
-  }
-
-  std::vector<uint32_t> rows(prompts.size());
-  for (uint32_t i = 0; i < rows.size(); ++i) rows[i] = i;
+  PREGATE_ASSIGN_OR_RETURN(LockstepDecoder decoder,
+                           LockstepDecoder::Create(runner, prompts, output_len));
+  PREGATE_RETURN_IF_ERROR(decoder.Prefill());
   std::vector<Routing> routings(output_len - 1);
-  for (uint32_t step = 0; step < routings.size(); ++step) {
-    std::vector<TokenRun> runs;
-    for (uint32_t i = 0; i < prompts.size(); ++i) {
-      runs.push_back(
-          {.token_ids = {&last[i], 1}, .first_position = input_len + step, .blocks = blocks[i]});
-    }
-    PREGATE_ASSIGN_OR_RETURN(const absl::Span<const float> logits,
-                             runner.Forward({.runs = runs, .logit_tokens = rows}, &routings[step]));
-    for (uint32_t i = 0; i < prompts.size(); ++i) last[i] = greedy(logits, i);
-  }
+  for (Routing& routing : routings) PREGATE_RETURN_IF_ERROR(decoder.Step(&routing));
   return routings;
 }
 

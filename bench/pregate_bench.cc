@@ -10,6 +10,7 @@
 #include "bench/corpus.h"
 #include "bench/decode_benchmark.h"
 #include "bench/model_perplexity.h"
+#include "bench/subcommands.h"
 #include "core/base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "tools/cli.h"
@@ -26,19 +27,6 @@ struct CommandLine {
   std::vector<uint32_t> batch_sizes = {1, 8};
   DecodeOptions decode;
 };
-
-// The engine's flags of these names, in this order.
-void AddEngineFlags(CLI::App& app, EngineOptions& options, const std::vector<std::string>& names) {
-  const std::vector<Flag> all = EngineFlags(options);
-  std::vector<Flag> flags;
-  flags.reserve(names.size());
-  for (const std::string& name : names) {
-    flags.push_back(
-        *std::find_if(all.begin(), all.end(), [&](const Flag& flag) { return flag.name == name; }));
-  }
-  AddFlags(app, flags);
-  app.get_option("--model")->required();
-}
 
 Flag BatchSizesFlag(std::vector<uint32_t>& target) {
   return {.name = "batch-size",
@@ -189,10 +177,15 @@ int Main(int argc, char** argv) {
   CommandLine line;
   AddPerplexity(app, line);
   AddBenchmark(app, line);
+  const std::vector<Subcommand> subcommands = {AddCompare(app), AddReplay(app)};
   if (const std::optional<int> code = ParseCommandLine(app, argc, argv)) return *code;
   const Logger logger(LogLevel::kWarning);
-  const absl::Status status =
-      app.got_subcommand("perplexity") ? RunPerplexity(line, logger) : RunBenchmark(line, logger);
+  absl::Status status;
+  if (app.got_subcommand("perplexity")) status = RunPerplexity(line, logger);
+  if (app.got_subcommand("benchmark")) status = RunBenchmark(line, logger);
+  for (const Subcommand& subcommand : subcommands) {
+    if (app.got_subcommand(subcommand.app)) status = subcommand.run(logger);
+  }
   return status.ok() ? kExitOk : ReportFailure(kProgram, status);
 }
 

@@ -64,6 +64,10 @@ class ExpertOffload {
   // The distinct experts that the step needs of `layer`, on the calling thread's stream.
   absl::StatusOr<ExpertLease> Acquire(absl::Span<const ExpertId> ids, Stream& consumer);
 
+  // Compares a share of the leased experts, --verify-slots, with what the host has of them.
+  // INTERNAL names the one whose bytes are others.
+  absl::Status Verify(const ExpertId& id, const ExpertLease::Expert& expert);
+
   // A token's experts in all layers [num_layers, experts_per_token], for the recorder.
   void RecordRouting(uint64_t sequence, bool is_prompt, absl::Span<const uint32_t> expert_ids);
 
@@ -88,8 +92,8 @@ class ExpertOffload {
   };
   State Read() const;
 
-  // "25%", "96" or "6GiB". Changes the memory strategy to single_async when another has slots of
-  // its own count. INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
+  // "25%", "96" or "6GiB". Changes the memory strategy from cpu_offload, which has no slots, to
+  // single_async. INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
   absl::Status SetCapacity(absl::string_view capacity);
   // Forgets what is resident and not in use.
   void Reset();

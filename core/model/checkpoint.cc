@@ -31,15 +31,6 @@ bool ToScalarType(TensorDtype dtype, at::ScalarType& type) {
   }
 }
 
-absl::Status NotFinite(absl::StatusCode code, absl::string_view name, absl::string_view file) {
-  return absl::Status(code,
-                      absl::StrCat("tensor ",
-                                   name,
-                                   file.empty() ? "" : " of ",
-                                   file,
-                                   " holds a number that is not finite (NaN or infinity)"));
-}
-
 class WeightsReader {
  public:
   WeightsReader(std::unique_ptr<const Safetensors> files,
@@ -54,22 +45,14 @@ class WeightsReader {
   absl::StatusOr<ModelWeights> Read();
 
  private:
-  // What becomes of a tensor's numbers when they can be used where they are.
-  enum class InPlace { kCheck, kLeaveUnchecked };
-
   absl::Status ReadLayer(uint32_t layer);
   absl::Status ReadAttention(uint32_t layer, LayerWeights& out);
-  absl::StatusOr<ExpertWeights> ReadExpert(uint32_t layer, uint32_t expert);
 
   absl::StatusOr<at::Tensor> ReadTensor(const std::string& name,
                                         const std::vector<int64_t>& shape,
-                                        Dtype dtype,
-                                        InPlace in_place);
+                                        Dtype dtype);
   // [out, in] as [in, out].
-  absl::StatusOr<Matrix> ReadMatrix(const std::string& name,
-                                    int64_t out,
-                                    int64_t in,
-                                    InPlace in_place = InPlace::kCheck);
+  absl::StatusOr<Matrix> ReadMatrix(const std::string& name, int64_t out, int64_t in);
   absl::StatusOr<at::Tensor> ReadFloats(const std::string& name, const std::vector<int64_t>& shape);
   at::Tensor Convert(const TensorView& view, at::ScalarType stored, Dtype dtype);
   void LogUnused() const;
@@ -85,8 +68,7 @@ class WeightsReader {
 
 absl::StatusOr<at::Tensor> WeightsReader::ReadTensor(const std::string& name,
                                                      const std::vector<int64_t>& shape,
-                                                     Dtype dtype,
-                                                     InPlace in_place) {
+                                                     Dtype dtype) {
   const TensorView* view = weights_.files->Find(name);
   if (view == nullptr) {
     return absl::InvalidArgumentError(
@@ -122,19 +104,22 @@ absl::StatusOr<at::Tensor> WeightsReader::ReadTensor(const std::string& name,
   const bool is_aligned =
       reinterpret_cast<uintptr_t>(view->bytes.data()) % TensorDtypeSize(view->dtype) == 0;
   at::Tensor tensor;
-  bool check = true;
   if (stored == ScalarTypeOf(dtype) && is_aligned) {
     // The mapping is read-only and so are the weights; the const_cast is for at::from_blob.
     tensor = at::from_blob(
         const_cast<std::byte*>(view->bytes.data()), view->shape, at::TensorOptions().dtype(stored));
     weights_.mapped_bytes += view->bytes.size();
-    check = in_place == InPlace::kCheck;
   } else {
     tensor = Convert(*view, stored, dtype);
   }
   weights_.num_parameters += static_cast<uint64_t>(tensor.numel());
-  if (check && !AllFinite(cpu_, tensor.const_data_ptr(), dtype, tensor.numel())) {
-    return NotFinite(absl::StatusCode::kInvalidArgument, name, view->file);
+  if (!AllFinite(cpu_, tensor.const_data_ptr(), dtype, tensor.numel())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ",
+                     name,
+                     " of ",
+                     view->file,
+                     " holds a number that is not finite (NaN or infinity)"));
   }
   return tensor;
 }
@@ -151,36 +136,14 @@ at::Tensor WeightsReader::Convert(const TensorView& view, at::ScalarType stored,
   return converted;
 }
 
-absl::StatusOr<Matrix> WeightsReader::ReadMatrix(const std::string& name,
-                                                 int64_t out,
-                                                 int64_t in,
-                                                 InPlace in_place) {
-  PREGATE_ASSIGN_OR_RETURN(const at::Tensor tensor, ReadTensor(name, {out, in}, dtype_, in_place));
+absl::StatusOr<Matrix> WeightsReader::ReadMatrix(const std::string& name, int64_t out, int64_t in) {
+  PREGATE_ASSIGN_OR_RETURN(const at::Tensor tensor, ReadTensor(name, {out, in}, dtype_));
   return tensor.t();
 }
 
 absl::StatusOr<at::Tensor> WeightsReader::ReadFloats(const std::string& name,
                                                      const std::vector<int64_t>& shape) {
-  return ReadTensor(name, shape, Dtype::kFloat32, InPlace::kCheck);
-}
-
-absl::StatusOr<ExpertWeights> WeightsReader::ReadExpert(uint32_t layer, uint32_t expert) {
-  const TensorNames& names = config_.family->names;
-  const int64_t hidden = config_.hidden_size;
-  const int64_t width = config_.expert_width;
-  const auto read = [&](absl::string_view name, int64_t out, int64_t in) {
-    return ReadMatrix(absl::Substitute(name, layer, expert), out, in, InPlace::kLeaveUnchecked);
-  };
-  ExpertWeights weights;
-  const uint64_t copied = weights_.copied_bytes;
-  const uint64_t mapped = weights_.mapped_bytes;
-  PREGATE_ASSIGN_OR_RETURN(weights.up, read(names.expert_up, width, hidden));
-  if (config_.family->is_gated()) {
-    PREGATE_ASSIGN_OR_RETURN(weights.gate, read(names.expert_gate, width, hidden));
-  }
-  PREGATE_ASSIGN_OR_RETURN(weights.down, read(names.expert_down, hidden, width));
-  weights.is_checked = weights_.copied_bytes > copied && weights_.mapped_bytes == mapped;
-  return weights;
+  return ReadTensor(name, shape, Dtype::kFloat32);
 }
 
 absl::Status WeightsReader::ReadAttention(uint32_t layer, LayerWeights& out) {
@@ -216,8 +179,10 @@ absl::Status WeightsReader::ReadLayer(uint32_t layer) {
                              ReadFloats(name(names.pregate), {config_.num_experts, hidden}));
   }
   for (uint32_t expert = 0; expert < config_.num_experts; ++expert) {
-    PREGATE_ASSIGN_OR_RETURN(ExpertWeights weights, ReadExpert(layer, expert));
-    out.experts.push_back(std::move(weights));
+    for (const absl::string_view pattern :
+         {names.expert_up, names.expert_gate, names.expert_down}) {
+      used_.insert(absl::Substitute(pattern, layer, expert));
+    }
   }
   return absl::OkStatus();
 }
@@ -238,9 +203,8 @@ absl::StatusOr<ModelWeights> WeightsReader::Read() {
   const TensorNames& names = config_.family->names;
   const int64_t vocab = config_.vocab_size;
   const int64_t hidden = config_.hidden_size;
-  PREGATE_ASSIGN_OR_RETURN(
-      weights_.embedding,
-      ReadTensor(std::string(names.embedding), {vocab, hidden}, dtype_, InPlace::kCheck));
+  PREGATE_ASSIGN_OR_RETURN(weights_.embedding,
+                           ReadTensor(std::string(names.embedding), {vocab, hidden}, dtype_));
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
     PREGATE_RETURN_IF_ERROR(ReadLayer(layer));
   }
@@ -270,28 +234,6 @@ absl::StatusOr<ModelWeights> LoadWeights(std::unique_ptr<const Safetensors> file
                                          const CpuContext& cpu,
                                          const Logger& logger) {
   return WeightsReader(std::move(files), config, dtype, cpu, logger).Read();
-}
-
-absl::Status CheckExpert(const ModelConfig& config,
-                         uint32_t layer,
-                         uint32_t expert,
-                         Dtype dtype,
-                         const CpuContext& cpu,
-                         ExpertWeights& weights) {
-  if (weights.is_checked) return absl::OkStatus();
-  const TensorNames& names = config.family->names;
-  const std::pair<absl::string_view, const Matrix&> matrices[] = {
-      {names.expert_up, weights.up},
-      {names.expert_gate, weights.gate},
-      {names.expert_down, weights.down}};
-  for (const auto& [name, matrix] : matrices) {
-    if (!matrix.defined()) continue;
-    if (!AllFinite(cpu, matrix.const_data_ptr(), dtype, matrix.numel())) {
-      return NotFinite(absl::StatusCode::kInternal, absl::Substitute(name, layer, expert), "");
-    }
-  }
-  weights.is_checked = true;
-  return absl::OkStatus();
 }
 
 }  // namespace pregate

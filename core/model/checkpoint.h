@@ -1,4 +1,4 @@
-// A model's weights, read from its folder.
+// A model's weights but its experts', read from its folder.
 #pragma once
 
 #include <cstdint>
@@ -20,20 +20,12 @@ namespace pregate {
 
 // Matrices are of the model's dtype and lie in the mapped file where that has the same; vectors and
 // gates are float32.
-struct ExpertWeights {
-  Matrix up;
-  Matrix gate;  // undefined unless the family's experts are gated
-  Matrix down;
-  bool is_checked = false;  // its numbers are known to be finite
-};
-
 struct LayerWeights {
   at::Tensor input_norm;  // [hidden]
   Matrix query, key, value, output;
   at::Tensor query_norm, key_norm;  // [head_dim], undefined without
   at::Tensor post_attention_norm;   // [hidden]
   at::Tensor gate, pregate;         // [num_experts, hidden], undefined where the block has none
-  std::vector<ExpertWeights> experts;
 };
 
 struct ModelWeights {
@@ -42,9 +34,9 @@ struct ModelWeights {
   at::Tensor final_norm;  // [hidden]
   Matrix head;            // of [vocab, hidden]; the embedding's memory when tied
 
-  uint64_t num_parameters = 0;
-  uint64_t mapped_bytes = 0;  // used where they are in the files
-  uint64_t copied_bytes = 0;  // in memory of their own
+  uint64_t num_parameters = 0;  // without the experts'
+  uint64_t mapped_bytes = 0;    // used where they are in the files
+  uint64_t copied_bytes = 0;    // in memory of their own
 
   std::unique_ptr<const Safetensors> files;  // what the mapped tensors lie in
 };
@@ -53,24 +45,15 @@ struct ModelWeights {
 // otherwise is converted.
 absl::StatusOr<Dtype> CheckpointDtype(const ModelConfig& config, const Safetensors& files);
 
-// Finds every tensor of the model in `files` and converts to `dtype` what is in another one.
+// Finds every dense tensor of the model in `files` and converts to `dtype` what is in another one.
 // INVALID_ARGUMENT names the tensor and the file, and what its shape or dtype is and should be, or
-// that it holds a number that is not finite; matrices of experts that are used in place are not
-// looked at before CheckExpert. Tensors that the model has no use for are logged. May throw what
-// LibTorch throws when memory is short.
+// that it holds a number that is not finite. Tensors that the model has no use for are logged;
+// experts' are passed over, see pack_experts.h. May throw what LibTorch throws when memory is
+// short.
 absl::StatusOr<ModelWeights> LoadWeights(std::unique_ptr<const Safetensors> files,
                                          const ModelConfig& config,
                                          Dtype dtype,
                                          const CpuContext& cpu,
                                          const Logger& logger);
-
-// Looks at an expert's numbers when that has not been done. INTERNAL names the tensor that holds
-// one which is not finite.
-absl::Status CheckExpert(const ModelConfig& config,
-                         uint32_t layer,
-                         uint32_t expert,
-                         Dtype dtype,
-                         const CpuContext& cpu,
-                         ExpertWeights& weights);
 
 }  // namespace pregate

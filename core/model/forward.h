@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "core/engine/expert_usage.h"
 
 namespace pregate {
 
@@ -13,12 +15,20 @@ struct TokenRun {
   absl::Span<const uint32_t> token_ids;  // at least one
   uint32_t first_position = 0;           // of token_ids[0]; all earlier positions are in the cache
   absl::Span<const uint32_t> blocks;     // KV blocks in order of position, enough for all tokens
+  uint64_t sequence = 0;                 // whose they are
+  bool is_prompt = false;                // they were given, not generated
 };
 
 // One pass. Tokens are counted through all runs: token 0 is the first of runs[0].
 struct ForwardBatch {
   absl::Span<const TokenRun> runs;  // of distinct sequences, at most max_batch_tokens tokens
   absl::Span<const uint32_t> logit_tokens;  // the tokens whose logits are wanted, in any order
+};
+
+// What came of one run.
+struct RunResult {
+  absl::Status status;  // not OK: an expert that its tokens go to could not be had
+  ExpertUsage usage;
 };
 
 // Which experts each token went to.

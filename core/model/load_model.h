@@ -8,12 +8,14 @@
 #include "core/base/options.h"
 #include "core/engine/model_description.h"
 #include "core/engine/model_runner.h"
+#include "core/expert/expert_offload.h"
 
 namespace pregate {
 
 struct LoadedModel {
   ModelDescription description;
   std::unique_ptr<ModelRunner> runner;
+  ExpertOffload* experts = nullptr;  // the runner's
 };
 
 // Loads the model that `options` names with LibTorch; see TorchRunner::Load for the errors.

@@ -1,24 +1,71 @@
-// How many KV blocks there are.
+// What the memory is used for, decided before anything is allocated.
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "absl/status/statusor.h"
+#include "core/base/options.h"
+#include "core/expert/slot_plan.h"
+#include "core/kernel/codec.h"
+#include "core/model/model_config.h"
 
 namespace pregate {
 
 // Bytes of memory that this process may use: the machine's, or its control group's limit.
 uint64_t HostMemoryBytes();
 
-struct KvDemand {
+// What a model needs wherever its experts are.
+struct MemoryDemand {
+  uint64_t dense_bytes = 0;
+  uint64_t workspace_bytes = 0;
   uint32_t max_running = 0;
-  uint32_t max_context = 0;      // tokens
-  uint32_t block_size = 0;       // tokens
-  uint64_t bytes_per_block = 0;  // in all layers
+  uint32_t max_context = 0;     // tokens
+  uint32_t kv_block_size = 0;   // tokens
+  uint64_t kv_block_bytes = 0;  // in all layers
+  uint32_t num_layers = 0;
+  uint32_t num_experts = 0;  // in each layer
+  uint32_t experts_per_token = 0;
+  ExpertShape shape;
 };
 
-// Blocks for max_running sequences of max_context tokens, or as many as fit into a quarter of
-// `host_memory`. FAILED_PRECONDITION when that is not enough for one sequence.
-absl::StatusOr<uint32_t> PlanKvBlocks(const KvDemand& demand, uint64_t host_memory);
+// Of a model in `dtype` whose sequences have up to `max_context` tokens, run with the limits of
+// `options`.
+MemoryDemand DemandOf(const ModelConfig& config,
+                      Dtype dtype,
+                      uint32_t max_context,
+                      const EngineOptions& options);
+
+struct MemoryPlan {
+  uint64_t memory_bytes = 0;  // what there is: the host's, which is the CPU's device memory too
+  uint64_t dense_bytes = 0;
+  uint64_t workspace_bytes = 0;
+  uint64_t kv_bytes = 0;
+  uint32_t num_kv_blocks = 0;
+
+  Codec codec = Codec::kNone;
+  uint32_t num_records = 0;   // experts of the model
+  uint64_t record_bytes = 0;  // of one, encoded
+  SlotPlan slots;
+  uint64_t host_tier_bytes = 0;  // experts in host memory: all, or as many as fit
+
+  SlotNeeds slot_needs;  // what `slots` was planned from
+  uint64_t slot_bytes() const {
+    return slots.is_unified ? 0 : slots.num_slots * slot_needs.slot_bytes;
+  }
+  bool host_holds_all() const { return host_tier_bytes >= num_records * record_bytes; }
+};
+
+// The plan for the CPU, where device memory is host memory. KV blocks are for max_running sequences
+// of max_context tokens, or as many as fit into a quarter of the memory. The codec "auto" is the
+// most exact of none, int8 and int4 with which at least half of the experts fit. Of the memory 10 %
+// stays free. FAILED_PRECONDITION or RESOURCE_EXHAUSTED, with advice, when it does not fit;
+// INVALID_ARGUMENT names the option.
+absl::StatusOr<MemoryPlan> PlanMemory(const MemoryDemand& demand,
+                                      const ExpertOptions& options,
+                                      uint64_t memory_bytes);
+
+// As a table for people.
+std::string FormatMemoryPlan(const MemoryPlan& plan);
 
 }  // namespace pregate

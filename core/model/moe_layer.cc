@@ -1,5 +1,8 @@
 #include "core/model/moe_layer.h"
 
+#include <optional>
+#include <utility>
+
 #include "core/base/status_macros.h"
 #include "core/kernel/router.h"
 #include "core/kernel/rows.h"
@@ -7,17 +10,19 @@
 namespace pregate {
 
 MoeLayer::MoeLayer(const ModelConfig& config,
-                   Dtype dtype,
                    const CpuContext& cpu,
                    Product& product,
+                   ExpertRecords records,
                    int64_t max_tokens)
     : config_(config),
-      dtype_(dtype),
       cpu_(cpu),
       product_(product),
+      records_(std::move(records)),
+      lookups_(config.num_experts),
       logits_(EmptyTensor({max_tokens, config.num_experts}, at::kFloat)) {
   const int64_t max_rows = max_tokens * config.num_experts_per_token;
   first_row_.resize(config.num_experts + 1);
+  ids_.reserve(config.num_experts);
   source_tokens_.resize(static_cast<size_t>(max_rows));
   rows_.resize(static_cast<size_t>(max_rows));
   in_ = EmptyTensor({max_rows, config.hidden_size}, at::kFloat);
@@ -77,33 +82,77 @@ void MoeLayer::GroupByExpert(const RoutedTokens& routing, int64_t num_tokens) {
   }
 }
 
-void MoeLayer::RunExpert(const ExpertWeights& weights, int64_t first_row, int64_t num_rows) {
+void MoeLayer::Multiply(const RecordLayout& layout,
+                        const EncodedMatrix& matrix,
+                        const std::byte* record,
+                        const float* x,
+                        int64_t num_rows,
+                        float* y) {
+  if (layout.codec != Codec::kNone) {
+    EncodedProduct(cpu_,
+                   {.layout = &layout,
+                    .matrix = &matrix,
+                    .record = record,
+                    .x = x,
+                    .y = y,
+                    .num_rows = num_rows});
+    return;
+  }
+  // Records are only read; the const_cast is for at::from_blob.
+  const at::ScalarType type = ScalarTypeOf(layout.dtype);
+  const auto row_stride = static_cast<int64_t>(matrix.row_bytes / c10::elementSize(type));
+  const Matrix view = at::from_blob(const_cast<std::byte*>(record + matrix.values),
+                                    {matrix.in, matrix.out},
+                                    {1, row_stride},
+                                    at::TensorOptions().dtype(type));
+  product_.Run(x, num_rows, view, y);
+}
+
+void MoeLayer::RunExpert(const RecordLayout& layout, const std::byte* record, uint32_t expert) {
+  const int64_t first_row = first_row_[expert];
+  const int64_t num_rows = int64_t{first_row_[expert + 1]} - first_row;
   const float* x = in_.const_data_ptr<float>() + first_row * config_.hidden_size;
   auto* inner = inner_.mutable_data_ptr<float>();
-  product_.Run(x, num_rows, weights.up, inner);
+  Multiply(layout, layout.up, record, x, num_rows, inner);
   ActivateArgs activate = {.x = inner,
                            .up = nullptr,
                            .out = inner,
                            .count = num_rows * config_.expert_width,
                            .activation = config_.family->activation};
-  if (weights.gate.defined()) {
+  if (config_.family->is_gated()) {
     auto* gated = gated_.mutable_data_ptr<float>();
-    product_.Run(x, num_rows, weights.gate, gated);
+    Multiply(layout, layout.gate, record, x, num_rows, gated);
     activate.x = gated;
     activate.up = inner;
   }
   Activate(cpu_, activate);
   auto* out = out_.mutable_data_ptr<float>() + first_row * config_.hidden_size;
-  product_.Run(inner, num_rows, weights.down, out);
+  Multiply(layout, layout.down, record, inner, num_rows, out);
 }
 
-absl::Status MoeLayer::Run(uint32_t layer,
-                           std::vector<ExpertWeights>& experts,
+void MoeLayer::ZeroRows(uint32_t expert) {
+  auto* out = out_.mutable_data_ptr<float>();
+  std::fill(out + int64_t{first_row_[expert]} * config_.hidden_size,
+            out + int64_t{first_row_[expert + 1]} * config_.hidden_size,
+            0.0f);
+}
+
+absl::Status MoeLayer::Run(const RoutedLayer& routed,
                            const RoutedTokens& routing,
                            const float* x,
-                           int64_t num_tokens,
                            float* residual) {
+  const int64_t num_tokens = routed.num_tokens;
   GroupByExpert(routing, num_tokens);
+  ids_.clear();
+  for (uint32_t expert = 0; expert < config_.num_experts; ++expert) {
+    if (first_row_[expert] == first_row_[expert + 1]) continue;
+    ids_.push_back({.layer = routed.layer, .expert = expert});
+  }
+  // What is needed now is asked for before what may be needed next.
+  PREGATE_ASSIGN_OR_RETURN(ExpertLease lease, records_.offload->Acquire(ids_, stream_));
+  records_.offload->OnRouted(routed);
+  for (size_t i = 0; i < ids_.size(); ++i) lookups_[ids_[i].expert] = lease.lookups()[i];
+
   Gather(cpu_,
          {.table = x,
           .dtype = Dtype::kFloat32,
@@ -111,12 +160,20 @@ absl::Status MoeLayer::Run(uint32_t layer,
           .out = in_.mutable_data_ptr<float>(),
           .num_rows = num_tokens * config_.num_experts_per_token,
           .width = config_.hidden_size});
-  for (uint32_t expert = 0; expert < config_.num_experts; ++expert) {
-    const int64_t num_rows = int64_t{first_row_[expert + 1]} - first_row_[expert];
-    if (num_rows == 0) continue;
-    PREGATE_RETURN_IF_ERROR(CheckExpert(config_, layer, expert, dtype_, cpu_, experts[expert]));
-    RunExpert(experts[expert], first_row_[expert], num_rows);
+  failures_.clear();
+  while (const std::optional<ExpertLease::Expert> next = lease.Next()) {
+    const uint32_t expert = ids_[next->index].expert;
+    absl::Status status = next->status;
+    if (status.ok()) status = records_.offload->Verify(ids_[next->index], *next);
+    if (status.ok()) {
+      RunExpert(records_.layouts[next->encoding], next->record, expert);
+    } else {
+      failures_.push_back({.expert = expert, .status = absl::InternalError(status.message())});
+    }
   }
+  stall_ = lease.stall();
+  // Rows that nobody computed must not hold what an earlier step left.
+  for (const Failure& failure : failures_) ZeroRows(failure.expert);
   Combine(cpu_,
           {.expert_out = out_.const_data_ptr<float>(),
            .rows = rows_.data(),

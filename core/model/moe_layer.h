@@ -5,7 +5,13 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "core/model/checkpoint.h"
+#include "absl/types/span.h"
+#include "core/base/clock.h"
+#include "core/device/cpu_backend.h"
+#include "core/expert/expert_offload.h"
+#include "core/kernel/codec.h"
+#include "core/model/aten.h"
+#include "core/model/model_config.h"
 #include "core/model/product.h"
 
 namespace pregate {
@@ -16,14 +22,20 @@ struct RoutedTokens {
   at::Tensor weights;     // float32, like expert_ids
 };
 
+// Where a model's experts are and how their records are to be read.
+struct ExpertRecords {
+  ExpertOffload* offload = nullptr;   // never null once a model is there
+  std::vector<RecordLayout> layouts;  // of each encoding of the offload's cache
+};
+
 // What every layer's experts need and none owns. Used by one thread at a time.
 class MoeLayer {
  public:
-  // `max_tokens` in a step. The references outlive this.
+  // `max_tokens` in a step. The references and `records.offload` outlive this.
   MoeLayer(const ModelConfig& config,
-           Dtype dtype,
            const CpuContext& cpu,
            Product& product,
+           ExpertRecords records,
            int64_t max_tokens);
 
   // Room for the routing of a step's tokens.
@@ -32,34 +44,58 @@ class MoeLayer {
   // Chooses experts for x [num_tokens, hidden] by `gate` [num_experts, hidden].
   void Route(const at::Tensor& gate, const float* x, int64_t num_tokens, RoutedTokens& routing);
 
-  // residual += Σ weights · experts(x), both [num_tokens, hidden], summed in the router's order. An
-  // expert is read for the first time here, and INTERNAL when its weights are not finite.
-  absl::Status Run(uint32_t layer,
-                   std::vector<ExpertWeights>& experts,
+  // residual += Σ weights · experts(x), both [num_tokens, hidden], summed in the router's order,
+  // for the tokens of `routed`, whose experts `routing` holds. Experts are computed as they arrive.
+  // Fails with what names the expert that could not be had.
+  absl::Status Run(const RoutedLayer& routed,
                    const RoutedTokens& routing,
                    const float* x,
-                   int64_t num_tokens,
                    float* residual);
+
+  struct Failure {
+    uint32_t expert = 0;
+    absl::Status status;  // names it and says why
+  };
+  // Of the last Run.
+  absl::Span<const Failure> failures() const { return failures_; }
+  // Of the last Run: how each expert was found [num_experts], for those that tokens went to, and
+  // how long the pass waited for them.
+  absl::Span<const Lookup> lookups() const { return lookups_; }
+  Duration stall() const { return stall_; }
+  uint64_t record_bytes() const { return records_.layouts.front().bytes; }
 
   uint64_t workspace_bytes() const;
 
  private:
   // Fills first_row_, source_tokens_ and rows_.
   void GroupByExpert(const RoutedTokens& routing, int64_t num_tokens);
-  void RunExpert(const ExpertWeights& weights, int64_t first_row, int64_t num_rows);
+  // y = x · matrixᵀ for x [num_rows, matrix.in].
+  void Multiply(const RecordLayout& layout,
+                const EncodedMatrix& matrix,
+                const std::byte* record,
+                const float* x,
+                int64_t num_rows,
+                float* y);
+  void ZeroRows(uint32_t expert);
+  void RunExpert(const RecordLayout& layout, const std::byte* record, uint32_t expert);
 
   const ModelConfig& config_;
-  const Dtype dtype_;
   const CpuContext& cpu_;
   Product& product_;
+  const ExpertRecords records_;
+  CallerStream stream_;
 
   // A row is a token at one of its experts; rows are ordered by expert, then token.
   std::vector<uint32_t> first_row_;      // [num_experts + 1]
   std::vector<uint32_t> source_tokens_;  // [num rows]: the token of each row
   std::vector<uint32_t> rows_;           // [num_tokens, experts_per_token]
-  at::Tensor logits_;                    // [max_tokens, num_experts]
-  at::Tensor in_, out_;                  // [max rows, hidden]
-  at::Tensor inner_, gated_;             // [max_tokens, expert_width]; gated_ only if experts are
+  std::vector<ExpertId> ids_;            // that the step's tokens go to
+  std::vector<Lookup> lookups_;          // [num_experts]
+  std::vector<Failure> failures_;
+  Duration stall_ = {};
+  at::Tensor logits_;         // [max_tokens, num_experts]
+  at::Tensor in_, out_;       // [max rows, hidden]
+  at::Tensor inner_, gated_;  // [max_tokens, expert_width]; gated_ only if experts are
 };
 
 }  // namespace pregate

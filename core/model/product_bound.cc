@@ -45,28 +45,41 @@ std::vector<int64_t> CountRows(const Routing& routing, uint32_t layer, size_t nu
 
 }  // namespace
 
-double MeasureProductSeconds(const Transformer& transformer,
-                             const Routing& routing,
-                             uint32_t num_logits,
-                             uint32_t repetitions) {
+ProductBound::ProductBound(const Transformer& transformer) : transformer_(transformer) {
+  const ModelConfig& config = transformer.config();
+  const at::ScalarType type = ScalarTypeOf(transformer.options().dtype);
+  std::vector<MatrixShape> shapes = {{config.expert_width, config.hidden_size},
+                                     {config.hidden_size, config.expert_width}};
+  if (config.family->is_gated()) shapes.push_back(shapes.front());
+  experts_.resize(size_t{config.num_layers} * config.num_experts);
+  for (std::vector<Matrix>& expert : experts_) {
+    for (const MatrixShape& shape : shapes) {
+      expert.push_back(at::randn({shape.out, shape.in}).to(type).t());
+    }
+  }
+}
+
+double ProductBound::MeasureSeconds(const Routing& routing,
+                                    uint32_t num_logits,
+                                    uint32_t repetitions) const {
   Calls calls;
+  const uint32_t num_experts = transformer_.config().num_experts;
   for (uint32_t layer = 0; layer < routing.num_layers; ++layer) {
-    const LayerWeights& weights = transformer.weights().layers[layer];
+    const LayerWeights& weights = transformer_.weights().layers[layer];
     for (const Matrix* matrix : {&weights.query, &weights.key, &weights.value, &weights.output}) {
       calls.Add(routing.num_tokens, *matrix);
     }
     for (const at::Tensor* gate : {&weights.gate, &weights.pregate}) {
       if (gate->defined()) calls.Add(routing.num_tokens, gate->t());
     }
-    const std::vector<int64_t> rows = CountRows(routing, layer, weights.experts.size());
-    for (size_t expert = 0; expert < rows.size(); ++expert) {
-      const ExpertWeights& matrices = weights.experts[expert];
-      calls.Add(rows[expert], matrices.up);
-      if (matrices.gate.defined()) calls.Add(rows[expert], matrices.gate);
-      calls.Add(rows[expert], matrices.down);
+    const std::vector<int64_t> rows = CountRows(routing, layer, num_experts);
+    for (uint32_t expert = 0; expert < num_experts; ++expert) {
+      for (const Matrix& matrix : experts_[size_t{layer} * num_experts + expert]) {
+        calls.Add(rows[expert], matrix);
+      }
     }
   }
-  calls.Add(num_logits, transformer.weights().head);
+  calls.Add(num_logits, transformer_.weights().head);
 
   calls.RunSeconds();
   double seconds = std::numeric_limits<double>::infinity();

@@ -2,6 +2,7 @@
 
 #include <exception>
 #include <new>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -10,14 +11,15 @@
 #include "absl/strings/str_join.h"
 #include "core/base/bytes.h"
 #include "core/base/status_macros.h"
+#include "core/device/cpu_backend.h"
 #include "core/kernel/cpu_isa.h"
 #include "core/kernel/sampling.h"
 #include "core/model/aten.h"
 #include "core/model/checkpoint.h"
-#include "core/model/cpu_backend.h"
-#include "core/model/memory_plan.h"
 #include "core/model/model_config.h"
+#include "core/model/open_packs.h"
 #include "core/model/product_bound.h"
+#include "core/model/torch_cpu.h"
 #include "core/model/transformer.h"
 #include "core/storage/safetensors.h"
 
@@ -72,7 +74,7 @@ absl::StatusOr<Dtype> ChooseDtype(const EngineOptions& options,
 
 ModelDescription Describe(const EngineOptions& options,
                           const ModelConfig& config,
-                          const ModelWeights& weights,
+                          uint64_t num_parameters,
                           Dtype dtype,
                           uint32_t max_context) {
   return {.name = ServedModelName(options),
@@ -83,7 +85,7 @@ ModelDescription Describe(const EngineOptions& options,
           .num_layers = config.num_layers,
           .num_experts = config.num_experts,
           .num_experts_per_token = config.num_experts_per_token,
-          .num_parameters = weights.num_parameters,
+          .num_parameters = num_parameters,
           .eos_token_ids = config.eos_token_ids,
           .default_sampling = config.default_sampling};
 }
@@ -101,33 +103,86 @@ std::vector<int64_t> CheckRowCounts(const ModelConfig& config, Dtype dtype, cons
   return row_counts;
 }
 
-uint64_t ExpertBytes(const ModelWeights& weights) {
-  uint64_t bytes = 0;
-  for (const LayerWeights& layer : weights.layers) {
-    for (const ExpertWeights& expert : layer.experts) {
-      for (const Matrix* matrix : {&expert.up, &expert.gate, &expert.down}) {
-        if (matrix->defined()) bytes += matrix->nbytes();
-      }
-    }
-  }
-  return bytes;
+void LogPlan(const MemoryPlan& plan, const Logger& logger) {
+  logger.Info("memory",
+              {{"dense", FormatBytes(plan.dense_bytes)},
+               {"kv", FormatBytes(plan.kv_bytes)},
+               {"kv_blocks", plan.num_kv_blocks},
+               {"workspace", FormatBytes(plan.workspace_bytes)},
+               {"expert_slots", FormatBytes(plan.slot_bytes())},
+               {"host_experts", FormatBytes(plan.host_tier_bytes)}});
+  logger.Info("experts",
+              {{"codec", CodecName(plan.codec)},
+               {"memory_strategy", plan.slots.strategy},
+               {"slots", plan.slots.is_unified ? 0 : plan.slots.num_slots},
+               {"of", plan.num_records},
+               {"in_host_memory", plan.host_holds_all() ? "all" : "some, the others on disk"}});
+}
+
+// A model folder, read as far as its memory is planned from it.
+struct Prepared {
+  CpuIsa isa;
+  ModelConfig config;
+  std::unique_ptr<const Safetensors> files;
+  Dtype dtype;
+  uint32_t max_context;
+  MemoryPlan plan;
+};
+
+absl::StatusOr<Prepared> Prepare(const EngineOptions& options) {
+  if (options.model.empty()) return absl::InvalidArgumentError("model: no folder is given");
+  PREGATE_RETURN_IF_ERROR(CheckDevice(options.device));
+  PREGATE_ASSIGN_OR_RETURN(const CpuIsa isa,
+                           ChooseCpuIsa(options.cpu_isa, HighestCpuIsa(ReadCpuFeatures())));
+  PREGATE_ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(options.model));
+  PREGATE_ASSIGN_OR_RETURN(const uint32_t max_context, ChooseContext(options, config));
+  PREGATE_ASSIGN_OR_RETURN(Safetensors files, OpenCheckpoint(options.model));
+  PREGATE_ASSIGN_OR_RETURN(const Dtype dtype, ChooseDtype(options, config, files));
+  PREGATE_ASSIGN_OR_RETURN(
+      MemoryPlan plan,
+      PlanMemory(
+          DemandOf(config, dtype, max_context, options), options.experts, HostMemoryBytes()));
+  return Prepared{.isa = isa,
+                  .config = std::move(config),
+                  .files = std::make_unique<const Safetensors>(std::move(files)),
+                  .dtype = dtype,
+                  .max_context = max_context,
+                  .plan = std::move(plan)};
+}
+
+uint64_t ExpertParameters(const ModelConfig& config) {
+  return uint64_t{config.num_layers} * config.num_experts * (config.family->is_gated() ? 3 : 2) *
+         config.hidden_size * config.expert_width;
 }
 
 // Of the weights that one token reads.
-uint64_t BytesPerToken(const ModelWeights& weights, const ModelConfig& config) {
-  const uint64_t expert_bytes = ExpertBytes(weights);
-  return weights.mapped_bytes + weights.copied_bytes - expert_bytes +
-         expert_bytes / config.num_experts * config.num_experts_per_token;
+uint64_t BytesPerToken(const MemoryPlan& plan, const ModelConfig& config) {
+  return plan.dense_bytes +
+         uint64_t{config.num_layers} * config.num_experts_per_token * plan.record_bytes;
 }
 
-// Bytes by pool.
-std::vector<std::pair<const char*, uint64_t>> MemoryOf(const Transformer& transformer) {
-  const ModelWeights& weights = transformer.weights();
-  const uint64_t expert_bytes = ExpertBytes(weights);
-  return {{"dense", weights.mapped_bytes + weights.copied_bytes - expert_bytes},
-          {"expert", expert_bytes},
-          {"kv", transformer.kv_bytes()},
-          {"workspace", transformer.workspace_bytes()}};
+absl::StatusOr<std::unique_ptr<ExpertOffload>> OpenExperts(const EngineOptions& options,
+                                                           const Prepared& model,
+                                                           std::vector<ExpertPack> packs,
+                                                           const Clock& clock,
+                                                           const Logger& logger) {
+  std::optional<SimulatedLink> link;
+  if (!options.experts.simulated_link.empty()) {
+    PREGATE_ASSIGN_OR_RETURN(link, ParseSimulatedLink(options.experts.simulated_link));
+  }
+  return ExpertOffload::Create({.flags = options.experts,
+                                .model = {.name = ServedModelName(options),
+                                          .num_layers = model.config.num_layers,
+                                          .num_experts = model.config.num_experts,
+                                          .experts_per_token = model.config.num_experts_per_token,
+                                          .is_pregated = model.config.use_pregate},
+                                .slots = model.plan.slots,
+                                .slot_needs = model.plan.slot_needs,
+                                .host_tier_bytes = model.plan.host_tier_bytes},
+                               std::move(packs),
+                               std::make_unique<CpuBackend>(link),
+                               clock,
+                               logger);
 }
 
 }  // namespace
@@ -140,18 +195,17 @@ struct TorchRunner::StepScratch {
   std::vector<uint32_t> logit_tokens;
 };
 
-TorchRunner::TorchRunner(ModelDescription description,
-                         const Limits& limits,
-                         uint32_t num_threads,
-                         std::unique_ptr<Transformer> transformer)
-    : description_(std::move(description)),
-      limits_(limits),
-      num_threads_(num_threads),
-      transformer_(std::move(transformer)),
-      memory_(MemoryOf(*transformer_)),
-      scratch_(std::make_unique<StepScratch>(transformer_->options().cpu)) {}
+TorchRunner::TorchRunner(ModelDescription description, const Limits& limits, uint32_t num_threads)
+    : description_(std::move(description)), limits_(limits), num_threads_(num_threads) {}
 
 TorchRunner::~TorchRunner() = default;
+
+absl::StatusOr<MemoryPlan> TorchRunner::Plan(const EngineOptions& options) {
+  return Guarded([&]() -> absl::StatusOr<MemoryPlan> {
+    PREGATE_ASSIGN_OR_RETURN(Prepared model, Prepare(options));
+    return std::move(model.plan);
+  });
+}
 
 absl::StatusOr<std::unique_ptr<TorchRunner>> TorchRunner::Load(const EngineOptions& options,
                                                                const Logger& logger) {
@@ -160,69 +214,87 @@ absl::StatusOr<std::unique_ptr<TorchRunner>> TorchRunner::Load(const EngineOptio
 
 absl::StatusOr<std::unique_ptr<TorchRunner>> TorchRunner::LoadUnguarded(
     const EngineOptions& options, const Logger& logger) {
-  if (options.model.empty()) return absl::InvalidArgumentError("model: no folder is given");
-  PREGATE_RETURN_IF_ERROR(CheckDevice(options.device));
-  PREGATE_ASSIGN_OR_RETURN(const CpuIsa isa,
-                           ChooseCpuIsa(options.cpu_isa, HighestCpuIsa(ReadCpuFeatures())));
-  PREGATE_ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(options.model));
-  PREGATE_ASSIGN_OR_RETURN(const uint32_t max_context, ChooseContext(options, config));
-  PREGATE_ASSIGN_OR_RETURN(Safetensors opened, Safetensors::OpenFolder(options.model));
-  auto files = std::make_unique<const Safetensors>(std::move(opened));
-  PREGATE_ASSIGN_OR_RETURN(const Dtype dtype, ChooseDtype(options, config, *files));
+  PREGATE_ASSIGN_OR_RETURN(Prepared model, Prepare(options));
+  PREGATE_ASSIGN_OR_RETURN(
+      OpenedPacks packs,
+      OpenPacks(options, model.config, *model.files, model.plan, model.dtype, logger));
 
-  LimitLibTorch(isa);
-  const CpuContext cpu = {.kernels = &CpuKernelsFor(isa), .parallel_for = LibTorchParallelFor()};
-  PREGATE_ASSIGN_OR_RETURN(ModelWeights weights,
-                           LoadWeights(std::move(files), config, dtype, cpu, logger));
-  const uint32_t num_threads = ChooseThreads(options.threads, BytesPerToken(weights, config));
+  LimitLibTorch(model.isa);
+  const CpuContext cpu = {.kernels = &CpuKernelsFor(model.isa),
+                          .parallel_for = LibTorchParallelFor()};
+  PREGATE_ASSIGN_OR_RETURN(
+      ModelWeights weights,
+      LoadWeights(std::move(model.files), model.config, model.dtype, cpu, logger));
+  const uint32_t num_threads =
+      ChooseThreads(options.threads, BytesPerToken(model.plan, model.config));
   UseThreads(num_threads);
+  const uint64_t num_parameters = weights.num_parameters + ExpertParameters(model.config);
   logger.Info("model read",
-              {{"family", config.family->model_type},
-               {"parameters", weights.num_parameters},
-               {"dtype", DtypeName(dtype)},
+              {{"family", model.config.family->model_type},
+               {"parameters", num_parameters},
+               {"dtype", DtypeName(model.dtype)},
                {"mapped", FormatBytes(weights.mapped_bytes)},
                {"copied", FormatBytes(weights.copied_bytes)},
-               {"cpu_isa", CpuIsaName(isa)},
+               {"cpu_isa", CpuIsaName(model.isa)},
                {"threads", num_threads}});
 
-  const uint64_t bytes_per_block = KvCache::BytesPerBlock(config, dtype, options.kv_block_size);
-  PREGATE_ASSIGN_OR_RETURN(const uint32_t num_kv_blocks,
-                           PlanKvBlocks({.max_running = options.max_running,
-                                         .max_context = max_context,
-                                         .block_size = options.kv_block_size,
-                                         .bytes_per_block = bytes_per_block},
-                                        HostMemoryBytes()));
-  logger.Info("KV cache",
-              {{"blocks", num_kv_blocks},
-               {"tokens", uint64_t{num_kv_blocks} * options.kv_block_size},
-               {"bytes", FormatBytes(num_kv_blocks * bytes_per_block)}});
-
-  ModelDescription description = Describe(options, config, weights, dtype, max_context);
-  const Limits limits = {.vocab_size = config.vocab_size,
-                         .max_context = max_context,
+  const Limits limits = {.vocab_size = model.config.vocab_size,
+                         .max_context = model.max_context,
                          .kv_block_size = options.kv_block_size,
-                         .num_kv_blocks = num_kv_blocks};
-  Transformer::Options transformer_options = {.dtype = dtype,
-                                              .cpu = cpu,
-                                              .row_counts = CheckRowCounts(config, dtype, logger),
-                                              .max_tokens = options.max_batch_tokens,
-                                              .max_context = max_context,
-                                              .kv_block_size = options.kv_block_size,
-                                              .num_kv_blocks = num_kv_blocks};
-  auto transformer = std::make_unique<Transformer>(
-      std::move(config), std::move(weights), std::move(transformer_options));
-  return std::unique_ptr<TorchRunner>(
-      new TorchRunner(std::move(description), limits, num_threads, std::move(transformer)));
+                         .num_kv_blocks = model.plan.num_kv_blocks};
+  std::unique_ptr<TorchRunner> runner(new TorchRunner(
+      Describe(options, model.config, num_parameters, model.dtype, model.max_context),
+      limits,
+      num_threads));
+  PREGATE_ASSIGN_OR_RETURN(
+      runner->experts_,
+      OpenExperts(options, model, std::move(packs.packs), runner->clock_, logger));
+  LogPlan(model.plan, logger);
+
+  runner->memory_ = {
+      {"dense", model.plan.dense_bytes},
+      {"expert",
+       model.plan.slots.is_unified ? model.plan.host_tier_bytes : model.plan.slot_bytes()},
+      {"kv", model.plan.kv_bytes},
+      {"workspace", model.plan.workspace_bytes}};
+  Transformer::Options transformer_options = {
+      .dtype = model.dtype,
+      .cpu = cpu,
+      .row_counts = CheckRowCounts(model.config, model.dtype, logger),
+      .max_tokens = options.max_batch_tokens,
+      .max_context = model.max_context,
+      .kv_block_size = options.kv_block_size,
+      .num_kv_blocks = model.plan.num_kv_blocks};
+  runner->transformer_ = std::make_unique<Transformer>(
+      std::move(model.config),
+      std::move(weights),
+      ExpertRecords{.offload = runner->experts_.get(), .layouts = std::move(packs.layouts)},
+      std::move(transformer_options));
+  runner->scratch_ = std::make_unique<StepScratch>(runner->transformer_->options().cpu);
+  return runner;
 }
 
 uint32_t TorchRunner::max_batch_tokens() const { return transformer_->options().max_tokens; }
 
-absl::StatusOr<absl::Span<const float>> TorchRunner::Forward(const ForwardBatch& batch,
-                                                             Routing* routing) {
+absl::StatusOr<absl::Span<const float>> TorchRunner::Pass(const ForwardBatch& batch,
+                                                          Routing* routing) {
   return Guarded([&] {
     UseThreads(num_threads_);
     return transformer_->Forward(batch, routing);
   });
+}
+
+absl::StatusOr<absl::Span<const float>> TorchRunner::Forward(const ForwardBatch& batch,
+                                                             Routing* routing) {
+  PREGATE_ASSIGN_OR_RETURN(const absl::Span<const float> logits, Pass(batch, routing));
+  for (const RunResult& result : transformer_->run_results()) {
+    PREGATE_RETURN_IF_ERROR(result.status);
+  }
+  return logits;
+}
+
+absl::Status TorchRunner::ForceRouting(std::shared_ptr<const RoutingTrace> trace) {
+  return transformer_->ForceRouting(std::move(trace));
 }
 
 absl::StatusOr<double> TorchRunner::MeasureProducts(const Routing& routing,
@@ -230,7 +302,8 @@ absl::StatusOr<double> TorchRunner::MeasureProducts(const Routing& routing,
                                                     uint32_t repetitions) {
   return Guarded([&]() -> absl::StatusOr<double> {
     UseThreads(num_threads_);
-    return MeasureProductSeconds(*transformer_, routing, num_logits, repetitions);
+    if (bound_ == nullptr) bound_ = std::make_unique<ProductBound>(*transformer_);
+    return bound_->MeasureSeconds(routing, num_logits, repetitions);
   });
 }
 
@@ -243,7 +316,7 @@ SequenceResult TorchRunner::Sample(const SequenceStep& step, absl::Span<const fl
                               .top_p = sampling.top_p,
                               .seed = sampling.seed,
                               .position = step.first_position + step.token_ids.size()});
-  if (!token_id.ok()) return {.status = token_id.status(), .token = {}};
+  if (!token_id.ok()) return {.status = token_id.status()};
   GeneratedToken token{.token_id = *token_id, .logprob = {}};
   if (sampling.logprobs.has_value()) {
     const Sampler::Logprobs logprobs =
@@ -265,23 +338,29 @@ absl::StatusOr<StepResult> TorchRunner::Run(const StepPlan& plan) {
   for (const SequenceStep& step : plan.sequences) {
     runs.push_back({.token_ids = step.token_ids,
                     .first_position = step.first_position,
-                    .blocks = step.blocks});
+                    .blocks = step.blocks,
+                    .sequence = step.sequence_id,
+                    .is_prompt = step.is_prompt});
     num_tokens += static_cast<uint32_t>(step.token_ids.size());
     if (step.sampling != nullptr) logit_tokens.push_back(num_tokens - 1);
   }
   PREGATE_ASSIGN_OR_RETURN(const absl::Span<const float> logits,
-                           Forward({.runs = runs, .logit_tokens = logit_tokens}, nullptr));
+                           Pass({.runs = runs, .logit_tokens = logit_tokens}, nullptr));
 
   StepResult result;
   result.sequences.reserve(plan.sequences.size());
   size_t row = 0;
-  for (const SequenceStep& step : plan.sequences) {
-    if (step.sampling == nullptr) {
-      result.sequences.emplace_back();
-      continue;
+  for (size_t i = 0; i < plan.sequences.size(); ++i) {
+    const SequenceStep& step = plan.sequences[i];
+    const RunResult& run = transformer_->run_results()[i];
+    SequenceResult sequence;
+    sequence.status = run.status;
+    if (step.sampling != nullptr) {
+      const auto own = logits.subspan(row++ * limits_.vocab_size, limits_.vocab_size);
+      if (run.status.ok()) sequence = Sample(step, own);
     }
-    result.sequences.push_back(
-        Sample(step, logits.subspan(row++ * limits_.vocab_size, limits_.vocab_size)));
+    sequence.expert_usage = run.usage;
+    result.sequences.push_back(std::move(sequence));
   }
   return result;
 }
@@ -293,6 +372,7 @@ void TorchRunner::VisitStats(StatsVisitor& visitor) const {
                     {{"pool", pool}},
                     static_cast<double>(bytes));
   }
+  experts_->VisitStats(visitor);
 }
 
 }  // namespace pregate

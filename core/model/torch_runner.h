@@ -9,15 +9,19 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/options.h"
 #include "core/base/stats.h"
 #include "core/engine/model_description.h"
 #include "core/engine/model_runner.h"
+#include "core/expert/expert_offload.h"
 #include "core/model/forward.h"
+#include "core/model/memory_plan.h"
 
 namespace pregate {
 
+class ProductBound;
 class Transformer;
 
 // Used by one thread at a time, but for VisitStats, which is thread-safe.
@@ -25,12 +29,17 @@ class TorchRunner final : public ModelRunner {
  public:
   // Reads the folder `options.model` and prepares it for `options`. Errors name the file, the key
   // or tensor, what was found and what is allowed. FAILED_PRECONDITION: the device or the CPU
-  // instructions asked for are not there, or the model does not fit into memory.
+  // instructions asked for are not there, or the model does not fit into memory. Packs the experts
+  // first where no pack of them is there yet (pack_experts.h).
   static absl::StatusOr<std::unique_ptr<TorchRunner>> Load(const EngineOptions& options,
                                                            const Logger& logger);
   ~TorchRunner() override;
 
+  // How Load would use the memory, without loading.
+  static absl::StatusOr<MemoryPlan> Plan(const EngineOptions& options);
+
   const ModelDescription& description() const { return description_; }
+  ExpertOffload& experts() { return *experts_; }
   uint32_t max_batch_tokens() const;
 
   const Limits& limits() const override { return limits_; }
@@ -39,8 +48,11 @@ class TorchRunner final : public ModelRunner {
 
   // One pass over `batch` without sampling: raw logits [batch.logit_tokens.size(), vocab_size],
   // valid until the next call of Run or Forward. Fills `routing` unless it is null. The errors of
-  // Run.
+  // Run; an expert that cannot be had fails all of it.
   absl::StatusOr<absl::Span<const float>> Forward(const ForwardBatch& batch, Routing* routing);
+
+  // See Transformer::ForceRouting.
+  absl::Status ForceRouting(std::shared_ptr<const RoutingTrace> trace);
 
   // The bound that a step is measured against: seconds that the matrix products of one pass take
   // in a bare loop of LibTorch calls, unpadded, on the same weights and threads, when its tokens
@@ -53,22 +65,22 @@ class TorchRunner final : public ModelRunner {
  private:
   struct StepScratch;
 
-  TorchRunner(ModelDescription description,
-              const Limits& limits,
-              uint32_t num_threads,
-              std::unique_ptr<Transformer> transformer);
+  TorchRunner(ModelDescription description, const Limits& limits, uint32_t num_threads);
   static absl::StatusOr<std::unique_ptr<TorchRunner>> LoadUnguarded(const EngineOptions& options,
                                                                     const Logger& logger);
+  absl::StatusOr<absl::Span<const float>> Pass(const ForwardBatch& batch, Routing* routing);
   // Draws what `step` asks for from the logits of its last token.
   SequenceResult Sample(const SequenceStep& step, absl::Span<const float> logits);
 
   const ModelDescription description_;
   const Limits limits_;
   const uint32_t num_threads_;
-  const std::unique_ptr<Transformer> transformer_;
-  const std::vector<std::pair<const char*, uint64_t>>
-      memory_;  // bytes by pool, as planned at start
-  const std::unique_ptr<StepScratch> scratch_;
+  const RealClock clock_;
+  std::unique_ptr<ExpertOffload> experts_;
+  std::unique_ptr<Transformer> transformer_;
+  std::vector<std::pair<const char*, uint64_t>> memory_;  // bytes by pool, as planned at start
+  std::unique_ptr<StepScratch> scratch_;
+  std::unique_ptr<ProductBound> bound_;  // made when it is first asked for
 };
 
 }  // namespace pregate

@@ -38,7 +38,10 @@ std::vector<MatrixShape> Transformer::ProductShapes(const ModelConfig& config) {
           {config.vocab_size, hidden}};
 }
 
-Transformer::Transformer(ModelConfig config, ModelWeights weights, Options options)
+Transformer::Transformer(ModelConfig config,
+                         ModelWeights weights,
+                         ExpertRecords records,
+                         Options options)
     : config_(std::move(config)),
       weights_(std::move(weights)),
       options_(std::move(options)),
@@ -50,7 +53,9 @@ Transformer::Transformer(ModelConfig config, ModelWeights weights, Options optio
                MaxOut(ProductShapes(config_))),
       attention_(
           config_, options_.cpu, product_, cache_, options_.max_tokens, options_.max_context),
-      moe_(config_, options_.dtype, options_.cpu, product_, options_.max_tokens),
+      offload_(*records.offload),
+      moe_(config_, options_.cpu, product_, std::move(records), options_.max_tokens),
+      gates_ahead_(config_, options_.cpu, weights_.layers, options_.max_tokens),
       residual_(EmptyTensor({options_.max_tokens, config_.hidden_size}, at::kFloat)),
       normalized_(EmptyTensor({options_.max_tokens, config_.hidden_size}, at::kFloat)),
       attended_(EmptyTensor({options_.max_tokens, config_.hidden_size}, at::kFloat)),
@@ -60,17 +65,22 @@ Transformer::Transformer(ModelConfig config, ModelWeights weights, Options optio
   token_ids_.reserve(options_.max_tokens);
   positions_.reserve(options_.max_tokens);
   places_.reserve(options_.max_tokens);
+  sequences_.reserve(options_.max_tokens);
+  seen_in_run_.resize(config_.num_experts);
 }
 
 uint64_t Transformer::workspace_bytes() const {
-  return attention_.workspace_bytes() + moe_.workspace_bytes() + 3 * residual_.nbytes() +
-         logits_.nbytes();
+  return attention_.workspace_bytes() + moe_.workspace_bytes() + gates_ahead_.workspace_bytes() +
+         3 * residual_.nbytes() + logits_.nbytes();
 }
 
 absl::Status Transformer::Unpack(const ForwardBatch& batch) {
   token_ids_.clear();
   positions_.clear();
   places_.clear();
+  sequences_.clear();
+  is_prefill_ = false;
+  run_results_.assign(batch.runs.size(), RunResult());
   for (const TokenRun& run : batch.runs) {
     const uint64_t end = uint64_t{run.first_position} + run.token_ids.size();
     if (end > options_.max_context) {
@@ -100,7 +110,9 @@ absl::Status Transformer::Unpack(const ForwardBatch& batch) {
       token_ids_.push_back(run.token_ids[i]);
       positions_.push_back(position);
       places_.push_back({.blocks = run.blocks.data(), .position = position});
+      sequences_.push_back(run.sequence);
     }
+    is_prefill_ = is_prefill_ || run.is_prompt;
     if (token_ids_.size() > options_.max_tokens) {
       return absl::InvalidArgumentError(
           absl::StrCat("more than ", options_.max_tokens, " tokens in one pass"));
@@ -134,8 +146,97 @@ void Transformer::Normalize(const at::Tensor& weight,
            .epsilon = config_.rms_norm_eps});
 }
 
-absl::Status Transformer::RunLayer(uint32_t layer, const StepTokens& tokens, Routing* routing) {
-  LayerWeights& weights = weights_.layers[layer];
+void Transformer::CountLookups(const ForwardBatch& batch) {
+  const size_t per_token = config_.num_experts_per_token;
+  const auto* ids = static_cast<const uint32_t*>(routing_.expert_ids.const_data_ptr());
+  std::fill(seen_in_run_.begin(), seen_in_run_.end(), 0);
+  for (uint32_t run = 0; run < batch.runs.size(); ++run) {
+    ExpertUsage& usage = run_results_[run].usage;
+    usage.stall_seconds += ToSeconds(moe_.stall());
+    const size_t count = batch.runs[run].token_ids.size() * per_token;
+    for (const uint32_t expert : absl::MakeConstSpan(ids, count)) {
+      // A run looks an expert up once, however many of its tokens go there.
+      if (std::exchange(seen_in_run_[expert], run + 1) == run + 1) continue;
+      switch (moe_.lookups()[expert]) {
+        case Lookup::kHit:
+          ++usage.hits;
+          break;
+        case Lookup::kLateHit:
+          ++usage.late_hits;
+          break;
+        case Lookup::kMiss:
+          ++usage.misses;
+          usage.loaded_bytes += moe_.record_bytes();
+          break;
+      }
+      for (const MoeLayer::Failure& failure : moe_.failures()) {
+        if (failure.expert == expert) run_results_[run].status.Update(failure.status);
+      }
+    }
+    ids += count;
+  }
+}
+
+void Transformer::RecordRouting(const ForwardBatch& batch, const Routing& routing) {
+  uint32_t token = 0;
+  for (const TokenRun& run : batch.runs) {
+    for (size_t i = 0; i < run.token_ids.size(); ++i, ++token) {
+      token_routing_.clear();
+      for (uint32_t layer = 0; layer < routing.num_layers; ++layer) {
+        const absl::Span<const uint32_t> experts = routing.ExpertsOf(layer, token);
+        token_routing_.insert(token_routing_.end(), experts.begin(), experts.end());
+      }
+      offload_.RecordRouting(run.sequence, run.is_prompt, token_routing_);
+    }
+  }
+}
+
+absl::Status Transformer::ForceRouting(std::shared_ptr<const RoutingTrace> trace) {
+  if (trace != nullptr) {
+    if (trace->num_layers != config_.num_layers || trace->num_experts != config_.num_experts ||
+        trace->experts_per_token != config_.num_experts_per_token) {
+      return absl::InvalidArgumentError(absl::StrCat("the routing trace is of ",
+                                                     trace->num_layers,
+                                                     " layers of ",
+                                                     trace->num_experts,
+                                                     " experts, top-",
+                                                     trace->experts_per_token,
+                                                     "; the model has ",
+                                                     config_.num_layers,
+                                                     " of ",
+                                                     config_.num_experts,
+                                                     ", top-",
+                                                     config_.num_experts_per_token));
+    }
+    for (const RoutingTrace::Sequence& sequence : trace->sequences) {
+      if (trace->num_tokens(sequence) > 0) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("sequence ", sequence.id, " of the routing trace has no tokens"));
+    }
+    if (trace->sequences.empty()) {
+      return absl::InvalidArgumentError("the routing trace has no sequences");
+    }
+  }
+  forced_ = std::move(trace);
+  return absl::OkStatus();
+}
+
+void Transformer::ForceExperts(uint32_t layer, RoutedTokens& routing) const {
+  auto* ids = static_cast<uint32_t*>(routing.expert_ids.mutable_data_ptr());
+  for (size_t i = 0; i < sequences_.size(); ++i) {
+    const RoutingTrace::Sequence& sequence =
+        forced_->sequences[sequences_[i] % forced_->sequences.size()];
+    const uint32_t token = positions_[i] % forced_->num_tokens(sequence);
+    ids = std::copy_n(
+        forced_->ExpertsOf(sequence, token, layer).begin(), config_.num_experts_per_token, ids);
+  }
+}
+
+absl::Status Transformer::RunLayer(uint32_t layer,
+                                   const ForwardBatch& batch,
+                                   const StepTokens& tokens,
+                                   Routing* routing) {
+  const LayerWeights& weights = weights_.layers[layer];
   auto* residual = residual_.mutable_data_ptr<float>();
   auto* normalized = normalized_.mutable_data_ptr<float>();
   auto* attended = attended_.mutable_data_ptr<float>();
@@ -147,14 +248,28 @@ absl::Status Transformer::RunLayer(uint32_t layer, const StepTokens& tokens, Rou
   if (weights.gate.defined()) moe_.Route(weights.gate, normalized, tokens.count(), routing_);
   if (weights.pregate.defined()) {
     moe_.Route(weights.pregate, normalized, tokens.count(), next_routing_);
+    if (forced_ != nullptr) ForceExperts(layer + 1, next_routing_);
   }
-  if (routing != nullptr) {
-    const auto* ids = static_cast<const uint32_t*>(routing_.expert_ids.const_data_ptr());
-    routing->expert_ids.insert(
-        routing->expert_ids.end(), ids, ids + tokens.count() * config_.num_experts_per_token);
-  }
-  PREGATE_RETURN_IF_ERROR(
-      moe_.Run(layer, weights.experts, routing_, normalized, tokens.count(), residual));
+  if (forced_ != nullptr) ForceExperts(layer, routing_);
+  const auto ids_of = [&](const RoutedTokens& routed) {
+    return absl::MakeConstSpan(static_cast<const uint32_t*>(routed.expert_ids.const_data_ptr()),
+                               tokens.count() * config_.num_experts_per_token);
+  };
+  const absl::Span<const uint32_t> ids = ids_of(routing_);
+  routing->expert_ids.insert(routing->expert_ids.end(), ids.begin(), ids.end());
+  gates_ahead_.SetResidual(layer, residual, tokens.count());
+  const RoutedLayer routed = {.layer = layer,
+                              .num_tokens = static_cast<uint32_t>(tokens.count()),
+                              .experts_per_token = config_.num_experts_per_token,
+                              .expert_ids = ids,
+                              .sequences = sequences_,
+                              .is_prefill = is_prefill_,
+                              .next_expert_ids = weights.pregate.defined()
+                                                     ? ids_of(next_routing_)
+                                                     : absl::Span<const uint32_t>(),
+                              .gates = &gates_ahead_};
+  PREGATE_RETURN_IF_ERROR(moe_.Run(routed, routing_, normalized, residual));
+  CountLookups(batch);
   if (weights.pregate.defined()) std::swap(routing_, next_routing_);
   return absl::OkStatus();
 }
@@ -180,12 +295,11 @@ absl::StatusOr<absl::Span<const float>> Transformer::Forward(const ForwardBatch&
                                                              Routing* routing) {
   PREGATE_RETURN_IF_ERROR(Unpack(batch));
   const StepTokens tokens = {.positions = positions_, .places = places_};
-  if (routing != nullptr) {
-    *routing = {.num_layers = config_.num_layers,
-                .num_tokens = static_cast<uint32_t>(token_ids_.size()),
-                .experts_per_token = config_.num_experts_per_token,
-                .expert_ids = {}};
-  }
+  if (routing == nullptr) routing = &recorded_;
+  routing->num_layers = config_.num_layers;
+  routing->num_tokens = static_cast<uint32_t>(token_ids_.size());
+  routing->experts_per_token = config_.num_experts_per_token;
+  routing->expert_ids.clear();
   Gather(options_.cpu,
          {.table = weights_.embedding.const_data_ptr(),
           .dtype = options_.dtype,
@@ -194,8 +308,9 @@ absl::StatusOr<absl::Span<const float>> Transformer::Forward(const ForwardBatch&
           .num_rows = tokens.count(),
           .width = config_.hidden_size});
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
-    PREGATE_RETURN_IF_ERROR(RunLayer(layer, tokens, routing));
+    PREGATE_RETURN_IF_ERROR(RunLayer(layer, batch, tokens, routing));
   }
+  RecordRouting(batch, *routing);
   return ComputeLogits(batch.logit_tokens);
 }
 

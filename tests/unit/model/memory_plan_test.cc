@@ -6,25 +6,115 @@
 namespace pregate {
 namespace {
 
-constexpr KvDemand kDemand = {
-    .max_running = 10, .max_context = 100, .block_size = 16, .bytes_per_block = 1000};
+using ::testing::HasSubstr;
 
-TEST(MemoryPlanTest, GivesEverySequenceItsWholeContext) {
-  EXPECT_EQ(PlanKvBlocks(kDemand, 1 << 30).value(), 70u);  // 7 blocks for 100 tokens
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+
+// 6 layers of 8 experts of 4 MiB in bfloat16, top-1; 192 MiB of experts.
+MemoryDemand Demand() {
+  return {
+      .dense_bytes = 10 * kMiB,
+      .workspace_bytes = kMiB,
+      .max_running = 10,
+      .max_context = 100,
+      .kv_block_size = 16,
+      .kv_block_bytes = 1000,
+      .num_layers = 6,
+      .num_experts = 8,
+      .experts_per_token = 1,
+      .shape = {
+          .hidden_size = 512, .expert_width = 2048, .is_gated = false, .dtype = Dtype::kBfloat16}};
 }
 
-TEST(MemoryPlanTest, TakesAtMostAQuarterOfTheMemory) {
-  EXPECT_EQ(PlanKvBlocks(kDemand, 4 * 30'500).value(), 30u);
-  EXPECT_EQ(PlanKvBlocks(kDemand, 4 * 7'000).value(), 7u);
+// `options` with another value of one of its members.
+template <typename Member, typename Value>
+ExpertOptions With(ExpertOptions options, Member member, Value value) {
+  options.*member = value;
+  return options;
 }
 
-TEST(MemoryPlanTest, RefusesWhenOneSequenceDoesNotFit) {
-  const absl::Status status = PlanKvBlocks(kDemand, 4 * 6'999).status();
+MemoryPlan Plan(const ExpertOptions& options, uint64_t memory = 1024 * kMiB) {
+  const absl::StatusOr<MemoryPlan> plan = PlanMemory(Demand(), options, memory);
+  EXPECT_TRUE(plan.ok()) << plan.status();
+  return plan.value_or(MemoryPlan());
+}
+
+TEST(MemoryPlan, GivesEverySequenceItsWholeContext) {
+  EXPECT_EQ(Plan(ExpertOptions()).num_kv_blocks, 70u);  // 7 blocks for 100 tokens
+}
+
+TEST(MemoryPlan, GivesKeysAndValuesAtMostAQuarter) {
+  MemoryDemand demand = Demand();
+  demand.kv_block_bytes = 10 * kMiB;
+  EXPECT_EQ(PlanMemory(demand, ExpertOptions(), 1024 * kMiB)->num_kv_blocks, 25u);
+  const absl::Status status = PlanMemory(demand, ExpertOptions(), 4 * 69 * kMiB).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(status.message(), testing::HasSubstr("100 tokens needs 6.8 KiB"));
+  EXPECT_THAT(status.message(), HasSubstr("100 tokens needs 70.0 MiB"));
 }
 
-TEST(MemoryPlanTest, TheMachineHasMemory) { EXPECT_GT(HostMemoryBytes(), uint64_t{1} << 20); }
+TEST(MemoryPlan, CopiesNothingOnTheCpuUnlessAsked) {
+  EXPECT_TRUE(Plan(ExpertOptions()).slots.is_unified);
+  EXPECT_TRUE(Plan(ExpertOptions()).host_holds_all());
+  EXPECT_EQ(Plan(ExpertOptions()).slot_bytes(), 0u);
+  EXPECT_EQ(Plan(With(ExpertOptions(), &ExpertOptions::capacity, "25%")).slots.num_slots, 12u);
+  EXPECT_FALSE(
+      Plan(With(ExpertOptions(), &ExpertOptions::simulated_link, "1GiB/s,0us")).slots.is_unified);
+  EXPECT_FALSE(Plan(With(ExpertOptions(), &ExpertOptions::unified_memory, "off")).slots.is_unified);
+}
+
+TEST(MemoryPlan, KeepsSlotsWithinTheDevicesBudget) {
+  const MemoryPlan plan = Plan(With(ExpertOptions(), &ExpertOptions::gpu_memory_budget, 32 * kMiB));
+  EXPECT_EQ(plan.slots.num_slots, 5u) << "10 + 1 MiB and the KV cache are taken off first";
+  EXPECT_LE(plan.dense_bytes + plan.workspace_bytes + plan.kv_bytes + plan.slot_bytes(), 32 * kMiB);
+}
+
+TEST(MemoryPlan, HostMemoryThatIsTooSmallIsACacheOverDisk) {
+  const MemoryPlan plan =
+      Plan(With(ExpertOptions(), &ExpertOptions::host_memory_budget, 64 * kMiB));
+  EXPECT_FALSE(plan.host_holds_all());
+  EXPECT_EQ(plan.host_tier_bytes, 64 * kMiB);
+  EXPECT_THAT(FormatMemoryPlan(plan), HasSubstr("a cache over disk of 48 experts of 4.0 MiB"));
+  const absl::Status status =
+      PlanMemory(Demand(),
+                 With(ExpertOptions(), &ExpertOptions::host_memory_budget, 7 * kMiB),
+                 1024 * kMiB)
+          .status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(status.message(), HasSubstr("do not hold two of 4.0 MiB"));
+}
+
+TEST(MemoryPlan, AutoTakesTheMostExactCodecOfWhichHalfFits) {
+  EXPECT_EQ(Plan(With(ExpertOptions(), &ExpertOptions::codec, "auto")).codec, Codec::kNone);
+  EXPECT_EQ(Plan(With(With(ExpertOptions(), &ExpertOptions::codec, "auto"),
+                      &ExpertOptions::gpu_memory_budget,
+                      110 * kMiB))
+                .codec,
+            Codec::kNone);
+  EXPECT_EQ(Plan(With(With(ExpertOptions(), &ExpertOptions::codec, "auto"),
+                      &ExpertOptions::gpu_memory_budget,
+                      70 * kMiB))
+                .codec,
+            Codec::kInt8);
+  EXPECT_EQ(Plan(With(With(ExpertOptions(), &ExpertOptions::codec, "auto"),
+                      &ExpertOptions::gpu_memory_budget,
+                      40 * kMiB))
+                .codec,
+            Codec::kInt4);
+}
+
+TEST(MemoryPlan, IsATable) {
+  EXPECT_EQ(FormatMemoryPlan(Plan(With(ExpertOptions(), &ExpertOptions::capacity, "25%"))),
+            "memory               size  for\n"
+            "dense            10.0 MiB  all weights but the experts'\n"
+            "kv               68.4 KiB  70 blocks of keys and values\n"
+            "workspace         1.0 MiB  what a step computes with\n"
+            "expert slots     48.0 MiB  12 slots, 25 % of 48 experts of 4.0 MiB, codec none\n"
+            "host experts    192.0 MiB  all 48 experts of 4.0 MiB, codec none\n"
+            "free            772.9 MiB  of 1.0 GiB\n"
+            "memory strategy: single_async\n");
+}
+
+TEST(MemoryPlan, TheMachineHasMemory) { EXPECT_GT(HostMemoryBytes(), kMiB); }
 
 }  // namespace
 }  // namespace pregate

@@ -1,4 +1,4 @@
-#include "core/model/cpu_backend.h"
+#include "core/model/torch_cpu.h"
 
 #include <algorithm>
 #include <cstdlib>

@@ -1,0 +1,333 @@
+#include "core/expert/expert_offload.h"
+
+#include <algorithm>
+#include <cstring>
+#include <future>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/bytes.h"
+#include "core/base/check.h"
+#include "core/base/mutex.h"
+#include "core/base/status_macros.h"
+#include "core/expert/prefetcher.h"
+
+namespace pregate {
+namespace {
+
+// Of routing kept for DumpRoutingTrace and --record-routing.
+constexpr uint64_t kRecordedBytes = uint64_t{64} << 20;
+
+std::string DefaultMode(const ExpertOptions& flags, const ExpertModel& model) {
+  if (!flags.speculation.empty()) return flags.speculation;
+  return model.is_pregated ? "pregate" : "adaptive";
+}
+
+// A line for each tenth, of work that may take minutes.
+std::function<void(uint64_t, uint64_t)> LogProgress(const Logger& logger) {
+  return [&logger, next = uint64_t{1}](uint64_t done, uint64_t total) mutable {
+    if (done * 10 < next * total) return;
+    next = done * 10 / std::max<uint64_t>(1, total) + 1;
+    logger.Info("reading experts", {{"done", FormatBytes(done)}, {"of", FormatBytes(total)}});
+  };
+}
+
+}  // namespace
+
+class ExpertOffload::Parts {
+ public:
+  Parts(Options options, std::unique_ptr<Backend> backend, const Clock& clock, const Logger& logger)
+      : options_(std::move(options)),
+        backend_(std::move(backend)),
+        clock_(clock),
+        logger_(logger),
+        recorder_(options_.model.name,
+                  options_.model.num_layers,
+                  options_.model.num_experts,
+                  options_.model.experts_per_token,
+                  kRecordedBytes),
+        plan_(options_.slots),
+        capacity_(options_.flags.capacity),
+        eviction_(options_.flags.eviction) {}
+  ~Parts();
+
+  absl::Status Open(std::vector<ExpertPack> packs);
+
+  absl::Status SetCapacity(absl::string_view capacity);
+  absl::Status SetMemoryStrategy(absl::string_view strategy);
+  absl::Status SetEviction(absl::string_view name);
+  void UseEviction(std::unique_ptr<EvictionPolicy> policy);
+  absl::Status SetSpeculation(const SpeculationChange& change);
+  State Read() const;
+  // Is it this look-up's turn to have its bytes compared?
+  bool IsToBeVerified();
+  absl::Status Verify(const ExpertId& id, const ExpertLease::Expert& expert);
+
+  ExpertCache& cache() { return *cache_; }
+  Prefetcher& prefetcher() { return *prefetcher_; }
+  RoutingRecorder& recorder() { return recorder_; }
+  const RoutingRecorder& recorder() const { return recorder_; }
+  void VisitStats(StatsVisitor& visitor) const;
+
+ private:
+  PredictorShape Shape() const;
+  absl::Status OpenPrefetcher();
+  absl::Status Apply(SlotPlan plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const Options options_;
+  const std::unique_ptr<Backend> backend_;
+  const Clock& clock_;
+  const Logger& logger_;
+  RoutingRecorder recorder_;
+  std::vector<std::unique_ptr<HostTier>> tiers_;
+  std::string codec_;
+  std::unique_ptr<ExpertCache> cache_;
+  std::unique_ptr<CacheHints> hints_;
+  std::unique_ptr<Prefetcher> prefetcher_;
+  double to_verify_ = 0;  // look-ups whose turn has come, as a running sum of their share
+
+  // Held while the cache is changed, which locks itself for a moment: operators come one by one.
+  mutable Mutex mutex_;
+  SlotPlan plan_ ABSL_GUARDED_BY(mutex_);
+  std::string capacity_ ABSL_GUARDED_BY(mutex_);  // as asked for; "" = the strategy's
+  std::string eviction_ ABSL_GUARDED_BY(mutex_);
+};
+
+absl::Status ExpertOffload::Parts::Open(std::vector<ExpertPack> packs) {
+  PREGATE_CHECK(!packs.empty());
+  const auto codec = packs.front().header().properties.find("codec");
+  codec_ = packs.size() > 1                                   ? "adaptive"
+           : codec != packs.front().header().properties.end() ? codec->second
+                                                              : "";
+  std::vector<RecordSource*> sources;
+  for (ExpertPack& pack : packs) {
+    HostTier::Options host;
+    host.budget_bytes = options_.host_tier_bytes;
+    host.on_progress = LogProgress(logger_);
+    PREGATE_ASSIGN_OR_RETURN(std::unique_ptr<HostTier> tier,
+                             HostTier::Create(std::move(pack), *backend_, host, logger_));
+    sources.push_back(tier.get());
+    tiers_.push_back(std::move(tier));
+  }
+  {
+    MutexLock lock(mutex_);
+    ExpertCache::Options cache;
+    cache.num_slots = plan_.num_slots;
+    cache.eviction = eviction_;
+    cache.max_hinted_loads = plan_.max_hinted_loads;
+    cache.drop_after_use = plan_.drop_after_use;
+    cache.is_unified = plan_.is_unified;
+    PREGATE_ASSIGN_OR_RETURN(cache_,
+                             ExpertCache::Create(std::move(sources), *backend_, clock_, cache));
+  }
+  return OpenPrefetcher();
+}
+
+PredictorShape ExpertOffload::Parts::Shape() const {
+  const ExpertModel& model = options_.model;
+  return {.num_layers = model.num_layers,
+          .num_experts = model.num_experts,
+          .experts_per_token = model.experts_per_token,
+          .is_pregated = model.is_pregated,
+          .has_gates = true};
+}
+
+absl::Status ExpertOffload::Parts::OpenPrefetcher() {
+  const ExpertOptions& flags = options_.flags;
+  hints_ = std::make_unique<CacheHints>(*cache_);
+  PREGATE_ASSIGN_OR_RETURN(prefetcher_,
+                           Prefetcher::Create(Shape(),
+                                              {.mode = DefaultMode(flags, options_.model),
+                                               .lookahead = flags.speculation_lookahead,
+                                               .aggressiveness = flags.speculation_aggressiveness,
+                                               .confidence = flags.speculation_confidence},
+                                              *hints_,
+                                              clock_));
+  if (flags.speculation_state.empty()) return absl::OkStatus();
+  absl::StatusOr<LearnedModes> learned =
+      ReadSpeculationState(flags.speculation_state, options_.model.name, Shape());
+  if (absl::IsNotFound(learned.status())) return absl::OkStatus();
+  if (!learned.ok()) return learned.status();
+  return prefetcher_->LoadState(*std::move(learned));
+}
+
+ExpertOffload::Parts::~Parts() {
+  const ExpertOptions& flags = options_.flags;
+  const auto report = [this](const absl::Status& status) {
+    if (!status.ok()) logger_.Error("what was learned is lost", {{"error", status.message()}});
+  };
+  if (prefetcher_ != nullptr && !flags.speculation_state.empty()) {
+    report(WriteSpeculationState(
+        flags.speculation_state, options_.model.name, Shape(), prefetcher_->SaveState()));
+  }
+  if (!flags.record_routing.empty()) {
+    report(WriteRoutingTrace(flags.record_routing, recorder_.Read()));
+  }
+}
+
+absl::Status ExpertOffload::Parts::Apply(SlotPlan plan) {
+  // Growing can fail and comes first; the rest cannot.
+  if (!plan.is_unified) PREGATE_RETURN_IF_ERROR(cache_->SetNumSlots(plan.num_slots));
+  cache_->SetDropAfterUse(plan.drop_after_use);
+  cache_->SetMaxHintedLoads(plan.max_hinted_loads);
+  cache_->SetUnified(plan.is_unified);
+  if (plan.strategy != plan_.strategy || plan.num_slots != plan_.num_slots) {
+    logger_.Info("expert cache changed",
+                 {{"memory_strategy", plan.strategy}, {"slots", plan.num_slots}});
+  }
+  plan_ = std::move(plan);
+  return absl::OkStatus();
+}
+
+absl::Status ExpertOffload::Parts::SetCapacity(absl::string_view capacity) {
+  MutexLock lock(mutex_);
+  const absl::string_view strategy = plan_.is_unified ? "single_async" : plan_.strategy;
+  PREGATE_ASSIGN_OR_RETURN(SlotPlan plan, PlanSlots(strategy, capacity, options_.slot_needs));
+  PREGATE_RETURN_IF_ERROR(Apply(std::move(plan)));
+  capacity_ = std::string(capacity);
+  return absl::OkStatus();
+}
+
+absl::Status ExpertOffload::Parts::SetMemoryStrategy(absl::string_view strategy) {
+  MutexLock lock(mutex_);
+  // A capacity is for the strategy that keeps experts; the others know how many slots they want.
+  const absl::string_view capacity =
+      strategy == "auto" || strategy == "single_async" ? absl::string_view(capacity_) : "";
+  PREGATE_ASSIGN_OR_RETURN(SlotPlan plan, PlanSlots(strategy, capacity, options_.slot_needs));
+  return Apply(std::move(plan));
+}
+
+absl::Status ExpertOffload::Parts::SetEviction(absl::string_view name) {
+  MutexLock lock(mutex_);
+  PREGATE_RETURN_IF_ERROR(cache_->SetEviction(name));
+  eviction_ = std::string(name);
+  return absl::OkStatus();
+}
+
+void ExpertOffload::Parts::UseEviction(std::unique_ptr<EvictionPolicy> policy) {
+  MutexLock lock(mutex_);
+  eviction_ = std::string(policy->name());
+  cache_->SetEviction(std::move(policy));
+}
+
+absl::Status ExpertOffload::Parts::SetSpeculation(const SpeculationChange& change) {
+  MutexLock lock(mutex_);
+  Prefetcher::Settings settings = prefetcher_->Read().settings;
+  if (change.mode.has_value()) settings.mode = *change.mode;
+  if (change.lookahead.has_value()) settings.lookahead = *change.lookahead;
+  if (change.aggressiveness.has_value()) settings.aggressiveness = *change.aggressiveness;
+  if (change.confidence.has_value()) settings.confidence = *change.confidence;
+  return prefetcher_->Set(settings);
+}
+
+ExpertOffload::State ExpertOffload::Parts::Read() const {
+  const Prefetcher::Snapshot prefetcher = prefetcher_->Read();
+  State state;
+  state.model = options_.model;
+  state.codec = codec_;
+  state.cache = cache_->Read();
+  state.speculation = {.mode = prefetcher.settings.mode,
+                       .lookahead = prefetcher.settings.lookahead,
+                       .aggressiveness = prefetcher.settings.aggressiveness,
+                       .confidence = prefetcher.settings.confidence,
+                       .predicted = prefetcher.predicted,
+                       .correct = prefetcher.correct};
+  MutexLock lock(mutex_);
+  state.memory_strategy = plan_.strategy;
+  state.eviction = eviction_;
+  state.is_unified = plan_.is_unified;
+  return state;
+}
+
+bool ExpertOffload::Parts::IsToBeVerified() {
+  to_verify_ += options_.flags.verify_slots;
+  if (to_verify_ < 1) return false;
+  to_verify_ -= 1;
+  return true;
+}
+
+absl::Status ExpertOffload::Parts::Verify(const ExpertId& id, const ExpertLease::Expert& expert) {
+  std::promise<absl::StatusOr<HostRecord>> fetched;
+  tiers_[expert.encoding]->Fetch(
+      id, /*is_urgent=*/true, [&fetched](absl::StatusOr<HostRecord> record) {
+        fetched.set_value(std::move(record));
+      });
+  PREGATE_ASSIGN_OR_RETURN(const HostRecord record, fetched.get_future().get());
+  if (std::memcmp(record.bytes().data(), expert.record, record.bytes().size()) == 0) {
+    return absl::OkStatus();
+  }
+  return absl::InternalError(absl::StrCat(
+      "expert ", ToString(id), ": its slot does not hold the bytes that were copied into it"));
+}
+
+void ExpertOffload::Parts::VisitStats(StatsVisitor& visitor) const {
+  cache_->VisitStats(visitor);
+  // Of two encodings the exact one is told: series may not come twice.
+  tiers_.front()->VisitStats(visitor);
+  prefetcher_->VisitStats(visitor);
+}
+
+absl::StatusOr<std::unique_ptr<ExpertOffload>> ExpertOffload::Create(
+    Options options,
+    std::vector<ExpertPack> packs,
+    std::unique_ptr<Backend> backend,
+    const Clock& clock,
+    const Logger& logger) {
+  auto parts = std::make_unique<Parts>(std::move(options), std::move(backend), clock, logger);
+  PREGATE_RETURN_IF_ERROR(parts->Open(std::move(packs)));
+  return std::unique_ptr<ExpertOffload>(new ExpertOffload(std::move(parts)));
+}
+
+ExpertOffload::ExpertOffload(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+ExpertOffload::~ExpertOffload() = default;
+
+void ExpertOffload::OnRouted(const RoutedLayer& routed) { parts_->prefetcher().OnRouted(routed); }
+
+absl::StatusOr<ExpertLease> ExpertOffload::Acquire(absl::Span<const ExpertId> ids,
+                                                   Stream& consumer) {
+  return parts_->cache().Acquire(ids, consumer);
+}
+
+absl::Status ExpertOffload::Verify(const ExpertId& id, const ExpertLease::Expert& expert) {
+  return parts_->IsToBeVerified() ? parts_->Verify(id, expert) : absl::OkStatus();
+}
+
+void ExpertOffload::RecordRouting(uint64_t sequence,
+                                  bool is_prompt,
+                                  absl::Span<const uint32_t> expert_ids) {
+  parts_->recorder().Record(sequence, is_prompt, expert_ids);
+}
+
+ExpertOffload::State ExpertOffload::Read() const { return parts_->Read(); }
+
+absl::Status ExpertOffload::SetCapacity(absl::string_view capacity) {
+  return parts_->SetCapacity(capacity);
+}
+
+void ExpertOffload::Reset() { parts_->cache().Reset(); }
+
+absl::Status ExpertOffload::SetSpeculation(const SpeculationChange& change) {
+  return parts_->SetSpeculation(change);
+}
+
+absl::Status ExpertOffload::SetMemoryStrategy(absl::string_view strategy) {
+  return parts_->SetMemoryStrategy(strategy);
+}
+
+absl::Status ExpertOffload::SetEviction(absl::string_view name) {
+  return parts_->SetEviction(name);
+}
+
+void ExpertOffload::UsePredictor(std::unique_ptr<ExpertPredictor> predictor) {
+  parts_->prefetcher().UsePredictor(std::move(predictor));
+}
+
+void ExpertOffload::UseEviction(std::unique_ptr<EvictionPolicy> policy) {
+  parts_->UseEviction(std::move(policy));
+}
+
+RoutingTrace ExpertOffload::ReadRoutingTrace() const { return parts_->recorder().Read(); }
+
+void ExpertOffload::VisitStats(StatsVisitor& visitor) const { parts_->VisitStats(visitor); }
+
+}  // namespace pregate
