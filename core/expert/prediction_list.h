@@ -35,11 +35,11 @@ class RowSample {
 class StepProbabilities {
  public:
   // Below it a prediction is not worth its mention.
-  static constexpr float kLeast = 1.0F / 64;
+  static constexpr float kLeast = 1.0F / 32;
 
   explicit StepProbabilities(uint32_t num_experts) : spared_(num_experts, 1) {}
 
-  // Another token's, for each expert [≥ num_experts].
+  // Another token's [num_experts].
   void Add(absl::Span<const float> probabilities);
   void Add(uint32_t expert, float probability) {
     // Averages may be above 1 by their rounding.

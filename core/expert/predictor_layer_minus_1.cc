@@ -11,9 +11,10 @@
 namespace pregate {
 namespace {
 
-constexpr float kWeight = 0.05F;  // of the newest token in a table's row: docs/speculation.md
+constexpr float kWeight = 0.1F;  // of the newest token in a table's row: docs/speculation.md
 constexpr float kMostProbable = 1.001F;  // averages of 0 and 1, rounded
-constexpr uint32_t kMaxTokens = 32;      // of a step that are learned from, and predicted for
+constexpr uint32_t kMaxPredicted = 32;   // tokens of a step
+constexpr uint32_t kMaxLearned = 8;      // of a step
 
 // P(e' | e): the probability that a token goes to expert e' of a layer, given that it went to e of
 // the layer `distance` before. Each is an exponentially weighted average of what followed e; a
@@ -30,7 +31,7 @@ class LayerMinus1Predictor final : public ExpertPredictor {
 
   void Observe(const RoutedLayer& routed) override {
     history_.Observe(routed);
-    const RowSample rows(routed.num_tokens, kMaxTokens);
+    const RowSample rows(routed.num_tokens, kMaxLearned);
     for (uint32_t distance = 1; distance <= kMaxPredictionDistance; ++distance) {
       if (tables_[distance - 1].empty()) continue;
       for (uint32_t i = 0; i < rows.size(); ++i) {
@@ -48,7 +49,7 @@ class LayerMinus1Predictor final : public ExpertPredictor {
       return;
     }
     if (tables_[distance - 1].empty()) MakeTable(distance);
-    const RowSample rows(history_.num_tokens(), kMaxTokens);
+    const RowSample rows(history_.num_tokens(), kMaxPredicted);
     for (uint32_t i = 0; i < rows.size(); ++i) {
       std::fill(mean_.begin(), mean_.end(), 0.0F);
       for (const uint32_t from : history_.Experts(0, rows[i])) {

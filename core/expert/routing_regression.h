@@ -50,11 +50,10 @@ class RoutingRegression {
 
   const uint32_t num_experts_;
   const uint32_t width_;          // experts of a token
-  const size_t stride_;           // num_experts, rounded up to a multiple of four
-  std::vector<float> weights_;    // [num_layers, kSources, num_experts, stride_]
-  std::vector<float> bias_;       // [num_layers, stride_]
+  std::vector<float> weights_;    // [num_layers, kSources, num_experts, num_experts]
+  std::vector<float> bias_;       // [num_layers, num_experts]
   std::vector<Input> inputs_;     // of the token at hand
-  std::vector<float> estimates_;  // [stride_]: logits, then probabilities
+  std::vector<float> estimates_;  // [num_experts]: logits, then probabilities
 };
 
 }  // namespace pregate
