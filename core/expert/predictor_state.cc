@@ -67,7 +67,7 @@ absl::Status StateReader::Begin(const PredictorShape& shape) {
 absl::Status StateReader::Table(float least, float most, std::vector<float>& values) {
   absl::string_view bytes;
   PREGATE_RETURN_IF_ERROR(Take(values.size() * sizeof(float), bytes));
-  std::memcpy(values.data(), bytes.data(), bytes.size());
+  if (!values.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
   for (size_t i = 0; i < values.size(); ++i) {
     if (values[i] >= least && values[i] <= most) continue;  // and is a number
     return absl::InvalidArgumentError(absl::StrCat("state of ",
