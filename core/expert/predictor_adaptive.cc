@@ -73,7 +73,8 @@ class AdaptivePredictor final : public ExpertPredictor {
   absl::string_view name() const override { return "adaptive"; }
 
   void Observe(const RoutedLayer& routed) override {
-    if (routed.layer <= history_.layer()) ++step_;
+    const bool begins_step = routed.layer <= history_.layer();
+    if (begins_step) ++step_;
     history_.Observe(routed);
     for (const auto& member : members_) {
       if (member != nullptr) member->Observe(routed);
@@ -82,6 +83,7 @@ class AdaptivePredictor final : public ExpertPredictor {
     const auto num_needed =
         static_cast<size_t>(std::count(is_needed_.begin(), is_needed_.end(), true));
     for (Ahead& ahead : ahead_) {
+      if (begins_step) ahead.is_open = false;  // its layer was left out
       if (ahead.is_open && ahead.layer == routed.layer) Score(ahead, num_needed);
       if (ahead.layer <= routed.layer) ahead.is_open = false;
     }

@@ -33,11 +33,13 @@ class GateLookaheadPredictor final : public ExpertPredictor {
   absl::string_view name() const override { return "gate_lookahead"; }
 
   void Observe(const RoutedLayer& routed) override {
+    const bool begins_step = routed.layer <= history_.layer();
     history_.Observe(routed);
     gates_ = routed.gates;
     for (uint32_t distance = 1; distance <= kMaxPredictionDistance; ++distance) {
       Ahead& ahead = ahead_[distance - 1];
       // The rows are the same only if the layers in between were seen.
+      if (begins_step) ahead.is_open = false;  // its layer was left out
       if (ahead.is_open && ahead.layer == routed.layer && !history_.Experts(distance, 0).empty()) {
         Learn(ahead);
       }
