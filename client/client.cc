@@ -151,6 +151,23 @@ absl::StatusOr<v1::GetLoadResponse> Client::GetLoad() {
   return Call("GetLoad", &v1::AdminService::Stub::GetLoad, *admin_, v1::GetLoadRequest());
 }
 
+absl::StatusOr<v1::GetExpertCacheResponse> Client::GetExpertCache(
+    const v1::GetExpertCacheRequest& request) {
+  return Call("GetExpertCache", &v1::AdminService::Stub::GetExpertCache, *admin_, request);
+}
+
+absl::StatusOr<std::string> Client::DumpRoutingTrace() {
+  const absl::Duration deadline = options_.deadline.value_or(absl::InfiniteDuration());
+  grpc::ClientContext context;
+  SetDeadline(context, deadline);
+  const auto reader = admin_->DumpRoutingTrace(&context, v1::DumpRoutingTraceRequest());
+  std::string trace;
+  for (v1::DumpRoutingTraceResponse piece; reader->Read(&piece);) trace += piece.data();
+  const grpc::Status status = reader->Finish();
+  if (status.ok()) return trace;
+  return DescribeFailure(status, {options_.server, "DumpRoutingTrace", deadline});
+}
+
 absl::StatusOr<Client::ServingStatus> Client::CheckHealth(const std::string& service) {
   HealthCheckRequest request;
   request.set_service(service);

@@ -67,6 +67,12 @@ class Client {
   absl::StatusOr<v1::Model> GetModel(const std::string& name);
   absl::StatusOr<v1::GetServerInfoResponse> GetServerInfo();
   absl::StatusOr<v1::GetLoadResponse> GetLoad();
+  // FAILED_PRECONDITION when the server keeps its experts in no cache, UNIMPLEMENTED when it is too
+  // old to tell.
+  absl::StatusOr<v1::GetExpertCacheResponse> GetExpertCache(
+      const v1::GetExpertCacheRequest& request);
+  // What the server has recorded of its routing, as the bytes of a trace file.
+  absl::StatusOr<std::string> DumpRoutingTrace();
 
   // Of a service that the server reports on; "" is the server as a whole.
   absl::StatusOr<ServingStatus> CheckHealth(const std::string& service);

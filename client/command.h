@@ -33,6 +33,7 @@ Command AddDetokenize(CLI::App& program, const CommonOptions& options);
 Command AddModels(CLI::App& program, const CommonOptions& options);
 Command AddHealth(CLI::App& program, const CommonOptions& options);
 Command AddStats(CLI::App& program, const CommonOptions& options);
+Command AddTrace(CLI::App& program, const CommonOptions& options);
 
 // Does what --wait asks for, for `service` ("" = the whole server).
 absl::Status WaitIfAsked(Client& client,

@@ -54,7 +54,8 @@ int Main(int argc, const char* const* argv) {
                                    AddDetokenize(program, options),
                                    AddModels(program, options),
                                    AddHealth(program, options),
-                                   AddStats(program, options)};
+                                   AddStats(program, options),
+                                   AddTrace(program, options)};
   for (const Command& command : commands) {
     command.app->fallthrough();
     command.app->footer("Also --server, --deadline, --wait and --json: see pregate --help.");

@@ -6,6 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "client/output.h"
+#include "core/base/bytes.h"
 
 namespace pregate {
 namespace {
@@ -15,6 +16,39 @@ std::string ShortCount(uint64_t count) {
   if (count >= 1'000'000'000) return absl::StrFormat("%.1f B", static_cast<double>(count) / 1e9);
   if (count >= 1'000'000) return absl::StrFormat("%.1f M", static_cast<double>(count) / 1e6);
   return absl::StrCat(count);
+}
+
+// "61.3 % hits, 8.0 % late, 30.7 % misses".
+std::string Rates(const v1::ExpertLookups& lookups) {
+  const auto all = static_cast<double>(lookups.hits() + lookups.late_hits() + lookups.misses());
+  if (all == 0) return "none yet";
+  return absl::StrFormat("%.1f %% hits, %.1f %% late, %.1f %% misses",
+                         100.0 * static_cast<double>(lookups.hits()) / all,
+                         100.0 * static_cast<double>(lookups.late_hits()) / all,
+                         100.0 * static_cast<double>(lookups.misses()) / all);
+}
+
+std::string Slots(const v1::GetExpertCacheResponse& cache) {
+  const uint32_t num_experts = cache.num_layers() * cache.num_experts();
+  if (cache.unified_memory()) {
+    return absl::StrCat(num_experts, " experts are used where they lie in host memory");
+  }
+  return absl::StrFormat("%d slots for %d experts (%.0f %%), %d ready, %d loading, %s each",
+                         cache.slots(),
+                         num_experts,
+                         100.0 * cache.slots() / num_experts,
+                         cache.slots_ready(),
+                         cache.slots_loading(),
+                         FormatBytes(cache.slot_bytes()));
+}
+
+std::string SpeculationText(const v1::Speculation& speculation) {
+  if (speculation.predicted() == 0) return speculation.mode();
+  return absl::StrFormat("%s, %.1f %% of %d predictions were right",
+                         speculation.mode(),
+                         100.0 * static_cast<double>(speculation.correct()) /
+                             static_cast<double>(speculation.predicted()),
+                         speculation.predicted());
 }
 
 }  // namespace
@@ -51,6 +85,33 @@ std::string FormatStats(const v1::GetServerInfoResponse& info, const v1::GetLoad
        {"waiting", absl::StrCat(load.requests_waiting(), " of ", load.max_queued(), " requests")},
        {"KV cache",
         absl::StrCat(load.kv_blocks_used(), " of ", load.kv_blocks_total(), " blocks")}});
+}
+
+std::string FormatExpertCache(const v1::GetExpertCacheResponse& cache) {
+  const v1::PrefetchBytes& prefetched = cache.prefetch_bytes();
+  std::string text = FormatTable(
+      {{"experts", Slots(cache)},
+       {"look-ups", Rates(cache.lookups())},
+       {"loaded",
+        absl::StrCat(FormatBytes(cache.demanded_bytes()),
+                     " on demand; prefetched ",
+                     FormatBytes(prefetched.useful()),
+                     " useful, ",
+                     FormatBytes(prefetched.late()),
+                     " late, ",
+                     FormatBytes(prefetched.wasted()),
+                     " wasted")},
+       {"stall", absl::StrFormat("%.3f s", cache.stall_seconds())},
+       {"policy",
+        absl::StrCat(
+            cache.memory_strategy(), ", ", cache.eviction(), ", codec ", cache.expert_codec())},
+       {"speculation", SpeculationText(cache.speculation())}});
+  if (cache.layers().empty()) return text;
+  std::vector<std::vector<std::string>> rows = {{"LAYER", "LOOK-UPS"}};
+  for (const v1::ExpertCacheLayer& layer : cache.layers()) {
+    rows.push_back({absl::StrCat(layer.layer()), Rates(layer.lookups())});
+  }
+  return absl::StrCat(text, "\n", FormatTable(rows));
 }
 
 }  // namespace pregate

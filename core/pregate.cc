@@ -61,6 +61,7 @@ Engine::Engine(Parts parts, const EngineOptions& options, const Logger& logger)
       tokenizer_(std::move(parts.tokenizer)),
       chat_template_(std::move(parts.chat_template)),
       runner_(std::move(parts.runner)),
+      experts_(parts.experts),
       loop_(std::make_unique<EngineLoop>(
           EngineLoop::Options{.max_batch_tokens = options.max_batch_tokens,
                               .max_running = options.max_running,

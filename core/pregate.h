@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "core/base/clock.h"
@@ -16,6 +17,7 @@
 #include "core/engine/model_runner.h"
 #include "core/engine/request.h"
 #include "core/engine/response_stream.h"
+#include "core/expert/expert_offload.h"
 #include "core/text/chat_template.h"
 #include "core/text/tokenizer.h"
 
@@ -33,6 +35,7 @@ class Engine {
     std::unique_ptr<ChatTemplate> chat_template;
     std::unique_ptr<ModelRunner> runner;
     std::unique_ptr<Clock> clock;
+    ExpertOffload* experts = nullptr;  // the runner's; null when it keeps none
   };
 
   using Load = EngineLoad;
@@ -41,6 +44,10 @@ class Engine {
   // fault. `logger` outlives the engine. Needs LibTorch: link pregate_create, else pregate_core.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options,
                                                         const Logger& logger);
+
+  // How Create would use the memory, as a table for people, without loading the model. Needs
+  // LibTorch.
+  static absl::StatusOr<std::string> DescribePlan(const EngineOptions& options);
 
   // Starts an engine over parts made elsewhere, none of which is null but chat_template. The
   // model's context becomes the least of its own, the runner's, the KV cache's and that of
@@ -66,6 +73,8 @@ class Engine {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const ChatTemplate* chat_template() const { return chat_template_.get(); }
   const Clock& clock() const { return *clock_; }
+  // What operators see and change of the experts; null when the runner keeps none.
+  ExpertOffload* experts() const { return experts_; }
   Load load() const;
   // INTERNAL when the engine cannot go on (a device fault): every stream has been ended with it.
   absl::Status health() const;
@@ -79,6 +88,7 @@ class Engine {
   const std::unique_ptr<Tokenizer> tokenizer_;
   const std::unique_ptr<ChatTemplate> chat_template_;
   const std::unique_ptr<ModelRunner> runner_;
+  ExpertOffload* const experts_;
   std::unique_ptr<EngineLoop> loop_;  // last: its thread uses all of the above
 };
 

@@ -22,8 +22,13 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   PREGATE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadTorchModel(options, logger));
   parts.model = std::move(loaded.description);
   parts.runner = std::move(loaded.runner);
+  parts.experts = loaded.experts;
   parts.clock = std::make_unique<RealClock>();
   return Assemble(std::move(parts), options, logger);
+}
+
+absl::StatusOr<std::string> Engine::DescribePlan(const EngineOptions& options) {
+  return DescribeMemoryPlan(options);
 }
 
 }  // namespace pregate

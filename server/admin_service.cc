@@ -1,10 +1,12 @@
 #include "server/admin_service.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
+#include "server/expert_admin.h"
 
 namespace pregate {
 namespace {
@@ -16,6 +18,34 @@ class RefusedStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 
  private:
   void OnDone() override { delete this; }
+};
+
+// Writes a trace piece by piece.
+class TraceStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
+ public:
+  explicit TraceStream(std::string trace) : trace_(std::move(trace)) { WriteNext(); }
+
+ private:
+  static constexpr size_t kPieceBytes = size_t{64} << 10;
+
+  void WriteNext() {
+    if (written_ == trace_.size()) return Finish(grpc::Status::OK);
+    const size_t size = std::min(kPieceBytes, trace_.size() - written_);
+    v1::DumpRoutingTraceResponse piece;
+    piece.set_data(trace_.substr(written_, size));
+    written_ += size;
+    message_ = SerializeMessage(piece);
+    StartWrite(&message_);
+  }
+  void OnWriteDone(bool ok) override {
+    if (!ok) return Finish(grpc::Status(grpc::StatusCode::CANCELLED, "the client is gone"));
+    WriteNext();
+  }
+  void OnDone() override { delete this; }
+
+  const std::string trace_;
+  size_t written_ = 0;
+  grpc::ByteBuffer message_;  // stays until it is written
 };
 
 }  // namespace
@@ -94,10 +124,86 @@ grpc::ServerUnaryReactor* AdminService::GetLoad(Context* context,
       });
 }
 
+absl::StatusOr<ExpertOffload*> AdminService::Experts() const {
+  const Engine* const engine = state_.availability.loaded();
+  if (engine == nullptr) {
+    return WithReason(absl::UnavailableError("the model is being loaded"), "LOADING");
+  }
+  if (engine->experts() == nullptr) {
+    return WithReason(absl::FailedPreconditionError("the model's experts are not kept in a cache"),
+                      "NO_EXPERT_CACHE");
+  }
+  return engine->experts();
+}
+
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* AdminService::RunOnExperts(
+    absl::string_view method,
+    bool is_change,
+    Context* context,
+    const Bytes* request,
+    Bytes* response,
+    absl::StatusOr<Response> (*handle)(ExpertOffload& experts, const Request& request)) {
+  return RunUnary<Request, Response>(
+      state_,
+      method,
+      context,
+      request,
+      response,
+      [this, method, is_change, context, handle](
+          const Request& message) -> absl::StatusOr<Response> {
+        PREGATE_RETURN_IF_ERROR(Authorize(*context));
+        PREGATE_ASSIGN_OR_RETURN(ExpertOffload* const experts, Experts());
+        absl::StatusOr<Response> answer = handle(*experts, message);
+        if (is_change) {
+          state_.logger.Info("admin",
+                             {{"method", method},
+                              {"request", message.ShortDebugString()},
+                              {"peer", context->peer()},
+                              {"code", absl::StatusCodeToString(answer.status().code())}});
+        }
+        return answer;
+      });
+}
+
+grpc::ServerUnaryReactor* AdminService::GetExpertCache(Context* context,
+                                                       const Bytes* request,
+                                                       Bytes* response) {
+  return RunOnExperts("GetExpertCache", false, context, request, response, ReadExpertCache);
+}
+
+grpc::ServerUnaryReactor* AdminService::ResetExpertCache(Context* context,
+                                                         const Bytes* request,
+                                                         Bytes* response) {
+  return RunOnExperts("ResetExpertCache", true, context, request, response, ResetExperts);
+}
+
+grpc::ServerUnaryReactor* AdminService::SetExpertCacheCapacity(Context* context,
+                                                               const Bytes* request,
+                                                               Bytes* response) {
+  return RunOnExperts("SetExpertCacheCapacity", true, context, request, response, SetCapacity);
+}
+
+grpc::ServerUnaryReactor* AdminService::SetSpeculation(Context* context,
+                                                       const Bytes* request,
+                                                       Bytes* response) {
+  return RunOnExperts("SetSpeculation", true, context, request, response, ChangeSpeculation);
+}
+
+grpc::ServerUnaryReactor* AdminService::SetMemoryStrategy(Context* context,
+                                                          const Bytes* request,
+                                                          Bytes* response) {
+  return RunOnExperts("SetMemoryStrategy", true, context, request, response, ChangeMemoryStrategy);
+}
+
 grpc::ServerWriteReactor<grpc::ByteBuffer>* AdminService::DumpRoutingTrace(Context* context,
                                                                            const Bytes*) {
-  return new RefusedStream(
-      ToGrpcStatus(Unimplemented(*context, "DumpRoutingTrace")));  // deletes itself when it is done
+  // Both delete themselves when they are done.
+  absl::Status status = Authorize(*context);
+  absl::StatusOr<ExpertOffload*> experts = status.ok() ? Experts() : status;
+  state_.stats.OnHandled("DumpRoutingTrace", experts.status());
+  if (!experts.ok()) return new RefusedStream(ToGrpcStatus(experts.status()));
+  return new TraceStream(SerializeRoutingTrace((*experts)->ReadRoutingTrace()));
 }
 
 absl::Status AdminService::Authorize(const Context& context) const {

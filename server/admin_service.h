@@ -59,23 +59,21 @@ class AdminService final : public RawAdminService {
   grpc::ServerUnaryReactor* Drain(Context* context, const Bytes*, Bytes*) override {
     return Refuse(context, "Drain");
   }
-  grpc::ServerUnaryReactor* GetExpertCache(Context* context, const Bytes*, Bytes*) override {
-    return Refuse(context, "GetExpertCache");
-  }
-  grpc::ServerUnaryReactor* ResetExpertCache(Context* context, const Bytes*, Bytes*) override {
-    return Refuse(context, "ResetExpertCache");
-  }
+  grpc::ServerUnaryReactor* GetExpertCache(Context* context,
+                                           const Bytes* request,
+                                           Bytes* response) override;
+  grpc::ServerUnaryReactor* ResetExpertCache(Context* context,
+                                             const Bytes* request,
+                                             Bytes* response) override;
   grpc::ServerUnaryReactor* SetExpertCacheCapacity(Context* context,
-                                                   const Bytes*,
-                                                   Bytes*) override {
-    return Refuse(context, "SetExpertCacheCapacity");
-  }
-  grpc::ServerUnaryReactor* SetSpeculation(Context* context, const Bytes*, Bytes*) override {
-    return Refuse(context, "SetSpeculation");
-  }
-  grpc::ServerUnaryReactor* SetMemoryStrategy(Context* context, const Bytes*, Bytes*) override {
-    return Refuse(context, "SetMemoryStrategy");
-  }
+                                                   const Bytes* request,
+                                                   Bytes* response) override;
+  grpc::ServerUnaryReactor* SetSpeculation(Context* context,
+                                           const Bytes* request,
+                                           Bytes* response) override;
+  grpc::ServerUnaryReactor* SetMemoryStrategy(Context* context,
+                                              const Bytes* request,
+                                              Bytes* response) override;
   grpc::ServerWriteReactor<Bytes>* DumpRoutingTrace(Context* context,
                                                     const Bytes* request) override;
   grpc::ServerUnaryReactor* ProfileDevice(Context* context, const Bytes*, Bytes*) override {
@@ -84,6 +82,18 @@ class AdminService final : public RawAdminService {
 
  private:
   absl::Status Authorize(const Context& context) const;
+  // The cache of the loaded model's experts. UNAVAILABLE while it is loaded, FAILED_PRECONDITION
+  // when there is none.
+  absl::StatusOr<ExpertOffload*> Experts() const;
+  // Answers a call on the experts, once it is authorized, and logs it when it changes something.
+  template <typename Request, typename Response>
+  grpc::ServerUnaryReactor* RunOnExperts(
+      absl::string_view method,
+      bool is_change,
+      Context* context,
+      const Bytes* request,
+      Bytes* response,
+      absl::StatusOr<Response> (*handle)(ExpertOffload& experts, const Request& request));
   // The status of a method that is not there yet, counted.
   absl::Status Unimplemented(const Context& context, absl::string_view method) const;
   grpc::ServerUnaryReactor* Refuse(Context* context, absl::string_view method) const;

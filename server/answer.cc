@@ -68,6 +68,12 @@ v1::Summary Answer::summary() const {
   wire.mutable_timings()->set_queue_seconds(completion_.queue_seconds);
   wire.mutable_timings()->set_prefill_seconds(completion_.prefill_seconds);
   wire.mutable_timings()->set_decode_seconds(completion_.decode_seconds);
+  const ExpertUsage& experts = completion_.expert_usage;
+  wire.mutable_timings()->set_expert_stall_seconds(experts.stall_seconds);
+  wire.mutable_expert()->set_hits(experts.hits);
+  wire.mutable_expert()->set_late_hits(experts.late_hits);
+  wire.mutable_expert()->set_misses(experts.misses);
+  wire.mutable_expert()->set_loaded_bytes(experts.loaded_bytes);
   return wire;
 }
 

@@ -123,12 +123,14 @@ int Main(int argc, char** argv) {
   ServerOptions options;
   std::string config_file;
   bool check_config = false;
+  bool print_plan = false;
   const std::vector<Flag> flags = ServerFlags(options);
   CLI::App app("Serves one Mixture-of-Experts model over gRPC.", kProgram);
   app.add_option(
          "--config", config_file, "configuration in protobuf text format; flags override it")
       ->type_name("FILE");
   app.add_flag("--check-config", check_config, "check flags and configuration, then exit");
+  app.add_flag("--print-plan", print_plan, "show what the memory is used for, then exit");
   AddFlags(app, flags);
   if (const std::optional<int> code = ParseCommandLine(app, argc, argv); code.has_value())
     return *code;
@@ -143,6 +145,12 @@ int Main(int argc, char** argv) {
     return ReportUsageError(kProgram, status);
   if (check_config) {
     std::puts("the configuration is valid");
+    return kExitOk;
+  }
+  if (print_plan) {
+    const absl::StatusOr<std::string> plan = Engine::DescribePlan(options.engine);
+    if (!plan.ok()) return ReportFailure(kProgram, plan.status());
+    std::fputs(plan->c_str(), stdout);
     return kExitOk;
   }
   const Logger logger(options.log_level, options.log_format);

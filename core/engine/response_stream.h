@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "core/base/clock.h"
 #include "core/base/mutex.h"
+#include "core/engine/expert_usage.h"
 
 namespace pregate {
 
@@ -42,6 +43,7 @@ struct Completion {
   double queue_seconds = 0;    // from Submit to the first step
   double prefill_seconds = 0;  // from the first step to the first token
   double decode_seconds = 0;   // from the first token to the last
+  ExpertUsage expert_usage = {};
 };
 
 // One request's tokens, in order, then its completion. The engine writes and never waits; one

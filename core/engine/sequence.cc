@@ -68,6 +68,7 @@ std::optional<Ending> Sequence::Apply(const SequenceStep& step,
                                       SequenceResult result,
                                       TimePoint now,
                                       EngineStats& stats) {
+  expert_usage_ += result.expert_usage;
   if (!result.status.ok()) return Ending{.status = std::move(result.status)};
   num_computed_ += static_cast<uint32_t>(step.token_ids.size());
   if (step.is_prompt) stats.OnPromptTokens(step.token_ids.size());
@@ -111,7 +112,8 @@ Completion Sequence::Complete(Ending ending, TimePoint now, EngineStats& stats) 
       .completion_tokens = static_cast<uint32_t>(tokens_.size()) - prompt_size_,
       .queue_seconds = ToSeconds(first_step - submitted_),
       .prefill_seconds = ToSeconds(first_token - first_step),
-      .decode_seconds = first_token_.has_value() ? ToSeconds(last_token_ - first_token) : 0};
+      .decode_seconds = first_token_.has_value() ? ToSeconds(last_token_ - first_token) : 0,
+      .expert_usage = expert_usage_};
   stats.OnFinished(completion, now - submitted_);
   return completion;
 }

@@ -73,6 +73,7 @@ class Sequence {
   std::vector<uint32_t> tokens_;  // the prompt, then those delivered
   uint32_t num_computed_ = 0;     // tokens whose keys and values are in the cache
   BlockLease lease_;
+  ExpertUsage expert_usage_;
 
   const TimePoint submitted_;
   std::optional<TimePoint> first_step_;

@@ -15,4 +15,9 @@ absl::StatusOr<LoadedModel> LoadTorchModel(const EngineOptions& options, const L
   return model;
 }
 
+absl::StatusOr<std::string> DescribeMemoryPlan(const EngineOptions& options) {
+  PREGATE_ASSIGN_OR_RETURN(const MemoryPlan plan, TorchRunner::Plan(options));
+  return FormatMemoryPlan(plan);
+}
+
 }  // namespace pregate

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "core/base/log.h"
@@ -20,5 +21,8 @@ struct LoadedModel {
 
 // Loads the model that `options` names with LibTorch; see TorchRunner::Load for the errors.
 absl::StatusOr<LoadedModel> LoadTorchModel(const EngineOptions& options, const Logger& logger);
+
+// How LoadTorchModel would use the memory, as a table for people, without loading.
+absl::StatusOr<std::string> DescribeMemoryPlan(const EngineOptions& options);
 
 }  // namespace pregate

@@ -170,19 +170,21 @@ absl::StatusOr<std::unique_ptr<ExpertOffload>> OpenExperts(const EngineOptions& 
   if (!options.experts.simulated_link.empty()) {
     PREGATE_ASSIGN_OR_RETURN(link, ParseSimulatedLink(options.experts.simulated_link));
   }
-  return ExpertOffload::Create({.flags = options.experts,
-                                .model = {.name = ServedModelName(options),
-                                          .num_layers = model.config.num_layers,
-                                          .num_experts = model.config.num_experts,
-                                          .experts_per_token = model.config.num_experts_per_token,
-                                          .is_pregated = model.config.use_pregate},
-                                .slots = model.plan.slots,
-                                .slot_needs = model.plan.slot_needs,
-                                .host_tier_bytes = model.plan.host_tier_bytes},
-                               std::move(packs),
-                               std::make_unique<CpuBackend>(link),
-                               clock,
-                               logger);
+  return ExpertOffload::Create(
+      {.flags = options.experts,
+       .model = {.name = ServedModelName(options),
+                 .num_layers = model.config.num_layers,
+                 .num_experts = model.config.num_experts,
+                 .experts_per_token = model.config.num_experts_per_token,
+                 .is_pregated = model.config.use_pregate},
+       .slots = model.plan.slots,
+       .slot_needs = model.plan.slot_needs,
+       // Of all of them the tier knows best what they take.
+       .host_tier_bytes = model.plan.host_holds_all() ? UINT64_MAX : model.plan.host_tier_bytes},
+      std::move(packs),
+      std::make_unique<CpuBackend>(link),
+      clock,
+      logger);
 }
 
 }  // namespace
