@@ -87,7 +87,7 @@ class Scores {
     PredictorEvaluation::Layer& scores = evaluation_.layers[layer];
     scores.needed += needed;
     scores.found += Found(predictions, needed);
-    scores.found_2 += Found(predictions, 2 * needed);
+    scores.found_at_twice += Found(predictions, 2 * needed);
     const size_t acted_on = CountToActOn(predictions, options_.aggressiveness, options_.confidence);
     evaluation_.acted_on += acted_on;
     evaluation_.wasted += acted_on - Found(predictions, acted_on);
@@ -119,12 +119,12 @@ double PredictorEvaluation::recall() const {
   return Share(found, needed);
 }
 
-double PredictorEvaluation::recall_2() const {
+double PredictorEvaluation::recall_at_twice() const {
   uint64_t needed = 0;
   uint64_t found = 0;
   for (const Layer& layer : layers) {
     needed += layer.needed;
-    found += layer.found_2;
+    found += layer.found_at_twice;
   }
   return Share(found, needed);
 }

@@ -21,9 +21,9 @@ struct PredictorEvaluation {
     std::function<bool(size_t sequence)> counts = nullptr;
   };
   struct Layer {
-    uint64_t needed = 0;   // (step, expert)
-    uint64_t found = 0;    // of them, among as many predictions as were needed
-    uint64_t found_2 = 0;  // of them, among twice as many
+    uint64_t needed = 0;          // (step, expert)
+    uint64_t found = 0;           // of them, among as many predictions as were needed
+    uint64_t found_at_twice = 0;  // of them, among twice as many
     friend bool operator==(const Layer&, const Layer&) = default;
   };
   std::vector<Layer> layers;  // [num_layers]; the first `distance` have nothing
@@ -34,7 +34,7 @@ struct PredictorEvaluation {
 
   // At k, the number of experts that were needed, and at 2k; 0 when nothing was.
   double recall() const;
-  double recall_2() const;
+  double recall_at_twice() const;
   double wasted_share() const;
   double seconds_per_layer() const;
 };

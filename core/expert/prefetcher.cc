@@ -26,6 +26,14 @@ constexpr uint64_t kQuietSteps = 64;  // without a load, until it rests
 constexpr uint64_t kCheckEvery = 64;  // steps at rest
 constexpr double kTimeWeight = 0.1;   // of the newest layer in the average of their times
 
+// What an operator asked for and the engine's thread has yet to take.
+struct Change {
+  Prefetcher::Settings settings;
+  bool has_predictor = false;  // else the one at work goes on
+  std::unique_ptr<ExpertPredictor> predictor;
+  size_t mode = 0;
+};
+
 absl::Status CheckSettings(const Prefetcher::Settings& settings) {
   if (settings.lookahead < 1 || settings.lookahead > kMaxPredictionDistance) {
     return absl::InvalidArgumentError(absl::StrCat("speculation_lookahead: ",
@@ -99,13 +107,6 @@ class Prefetcher::Parts {
   void VisitStats(StatsVisitor& visitor) const;
 
  private:
-  // What an operator asked for and the engine's thread has yet to take.
-  struct Change {
-    Settings settings;
-    bool has_predictor = false;  // else the one at work goes on
-    std::unique_ptr<ExpertPredictor> predictor;
-    size_t mode = 0;
-  };
   struct ModeCounts {
     Counter predicted;
     Counter correct;

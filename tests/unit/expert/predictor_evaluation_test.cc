@@ -53,9 +53,10 @@ TEST_F(PredictorEvaluationTest, CountsWhatWasFoundAmongTheFirst) {
   const PredictorEvaluation result =
       EvaluatePredictor(predictor_, Trace({{0, 1, 3, 0}}), clock_, {.aggressiveness = 0.8});
   EXPECT_EQ(result.layers[0].needed, 0);  // nothing can be said of the first layer
-  EXPECT_EQ(result.layers[1], (PredictorEvaluation::Layer{.needed = 4, .found = 2, .found_2 = 3}));
+  EXPECT_EQ(result.layers[1],
+            (PredictorEvaluation::Layer{.needed = 4, .found = 2, .found_at_twice = 3}));
   EXPECT_EQ(result.recall(), 0.5);
-  EXPECT_EQ(result.recall_2(), 0.75);
+  EXPECT_EQ(result.recall_at_twice(), 0.75);
   // 0.8 of 1.8 is covered by two predictions, in each of four steps; three were right.
   EXPECT_EQ(result.acted_on, 8);
   EXPECT_EQ(result.wasted_share(), 5.0 / 8);
@@ -65,7 +66,8 @@ TEST_F(PredictorEvaluationTest, CountsWhatWasFoundAmongTheFirst) {
 TEST_F(PredictorEvaluationTest, CountsAnExpertOnceForAllStreams) {
   const PredictorEvaluation result = EvaluatePredictor(
       predictor_, Trace({{0}, {0}, {1}}), clock_, {.streams = 3, .aggressiveness = 1});
-  EXPECT_EQ(result.layers[1], (PredictorEvaluation::Layer{.needed = 2, .found = 2, .found_2 = 2}));
+  EXPECT_EQ(result.layers[1],
+            (PredictorEvaluation::Layer{.needed = 2, .found = 2, .found_at_twice = 2}));
   EXPECT_EQ(result.acted_on, 3);
   EXPECT_EQ(result.wasted, 1);
 }
