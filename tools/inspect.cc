@@ -1,16 +1,19 @@
 #include "tools/inspect.h"
 
+#include <filesystem>
 #include <set>
 #include <tuple>
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "core/base/bytes.h"
 #include "core/base/status_macros.h"
+#include "tools/pack_model.h"
 #include "tools/read_json.h"
 
 namespace pregate {
@@ -73,13 +76,58 @@ void AppendPart(absl::string_view label, const ModelInspection::Part& part, std:
                         FormatBytes(part.bytes));
 }
 
+// The weights of all experts by the pack's properties; 0 when they do not say.
+uint64_t ExpertParameters(const ExpertPackHeader& header) {
+  const auto property = [&](const char* key) {
+    const auto found = header.properties.find(key);
+    return found == header.properties.end() ? std::string() : found->second;
+  };
+  uint32_t hidden_size = 0;
+  uint32_t expert_width = 0;
+  if (!absl::SimpleAtoi(property("hidden_size"), &hidden_size) ||
+      !absl::SimpleAtoi(property("expert_width"), &expert_width)) {
+    return 0;
+  }
+  const uint64_t matrices = property("experts") == "gated" ? 3 : 2;
+  return matrices * hidden_size * expert_width * header.num_layers * header.num_experts;
+}
+
+nlohmann::ordered_json ToJson(const PackInspection& pack) {
+  nlohmann::ordered_json json;
+  json["num_layers"] = pack.header.num_layers;
+  json["num_experts"] = pack.header.num_experts;
+  json["record_bytes"] = pack.header.record_bytes;
+  json["stride_bytes"] = pack.stride_bytes;
+  json["parameters"] = pack.parameters;
+  json["bytes"] = pack.bytes();
+  json["properties"] = pack.header.properties;
+  return json;
+}
+
 }  // namespace
+
+absl::StatusOr<PackInspection> InspectPack(const std::string& path) {
+  PREGATE_ASSIGN_OR_RETURN(const ExpertPack pack, ExpertPack::Open(path));
+  return PackInspection{.header = pack.header(),
+                        .stride_bytes = pack.stride_bytes(),
+                        .parameters = ExpertParameters(pack.header())};
+}
 
 absl::StatusOr<ModelInspection> Inspect(const std::string& folder) {
   ModelInspection inspection;
   PREGATE_ASSIGN_OR_RETURN(inspection.config, ReadJson(absl::StrCat(folder, "/config.json")));
-  PREGATE_ASSIGN_OR_RETURN(const Safetensors tensors, Safetensors::OpenFolder(folder));
-
+  const std::string pack_path = absl::StrCat(folder, "/", kPackName);
+  std::error_code ignored;
+  const bool is_packed = std::filesystem::exists(pack_path, ignored);
+  PREGATE_ASSIGN_OR_RETURN(const Safetensors tensors,
+                           is_packed ? Safetensors::Open(absl::StrCat(folder, "/", kDenseName))
+                                     : Safetensors::OpenFolder(folder));
+  if (is_packed) {
+    PREGATE_ASSIGN_OR_RETURN(inspection.pack, InspectPack(pack_path));
+    inspection.experts = {.tensors = inspection.pack->num_records(),
+                          .parameters = inspection.pack->parameters,
+                          .bytes = inspection.pack->bytes()};
+  }
   std::set<absl::string_view> dtypes;
   std::map<std::tuple<std::string, TensorDtype, std::vector<int64_t>>, uint64_t> groups;
   for (const auto& [name, tensor] : tensors.tensors()) {
@@ -123,8 +171,35 @@ std::string InspectionTable(const ModelInspection& inspection) {
                           TensorDtypeName(group.dtype),
                           absl::StrJoin(group.shape, ", "));
   }
+  if (inspection.pack.has_value()) {
+    absl::StrAppend(&table, "\n", kPackName, "\n", InspectionTable(*inspection.pack));
+  }
   return table;
 }
+
+std::string InspectionTable(const PackInspection& inspection) {
+  const ExpertPackHeader& header = inspection.header;
+  std::string table;
+  for (const auto& [key, value] : header.properties) AppendRow(key, value, table);
+  AppendRow(
+      "layers", absl::StrCat(header.num_layers, " of ", header.num_experts, " experts"), table);
+  AppendRow(
+      "record",
+      absl::StrCat(
+          FormatBytes(header.record_bytes), ", one every ", inspection.stride_bytes, " bytes"),
+      table);
+  AppendRow("all records", FormatBytes(inspection.bytes()), table);
+  if (inspection.parameters > 0) {
+    AppendRow("bytes a weight",
+              absl::StrFormat("%.3f",
+                              static_cast<double>(inspection.bytes()) /
+                                  static_cast<double>(inspection.parameters)),
+              table);
+  }
+  return table;
+}
+
+std::string InspectionJson(const PackInspection& inspection) { return ToJson(inspection).dump(); }
 
 std::string InspectionJson(const ModelInspection& inspection) {
   nlohmann::ordered_json json;
@@ -145,6 +220,7 @@ std::string InspectionJson(const ModelInspection& inspection) {
                                {"shape", group.shape},
                                {"count", group.count}});
   }
+  if (inspection.pack.has_value()) json["pack"] = ToJson(*inspection.pack);
   return json.dump();
 }
 

@@ -107,17 +107,17 @@ void AddExperts(const ModelShape& shape,
   if (pregated && index + 1 < shape.num_layers) {
     list.Matrix(absl::StrCat(mlp, "pregate"), shape.num_experts, shape.hidden);
   }
-  // Second moments of relu(x) and of silu(x) · y for standard normal x and y.
   const bool gated = shape.family == "qwen3_moe";
-  const double inner_power = gated ? 0.356 : 0.5;
   for (int64_t i = 0; i < shape.num_experts; ++i) {
     const std::string expert = absl::StrCat(mlp, "experts.", i, ".");
     if (gated) {
       list.Matrix(absl::StrCat(expert, "gate_proj"), shape.expert_intermediate, shape.hidden);
     }
     list.Matrix(absl::StrCat(expert, "up_proj"), shape.expert_intermediate, shape.hidden);
-    list.Matrix(
-        absl::StrCat(expert, "down_proj"), shape.hidden, shape.expert_intermediate, inner_power);
+    list.Matrix(absl::StrCat(expert, "down_proj"),
+                shape.hidden,
+                shape.expert_intermediate,
+                InnerPower(gated));
   }
 }
 

@@ -39,6 +39,10 @@ struct RandomTensor {
   double deviation = 0;
 };
 
+// The second moment of an expert's inner activations for standard normal inputs: of silu(x) · y
+// when it is gated, else of relu(x). Down's weights are scaled by it.
+constexpr double InnerPower(bool is_gated) { return is_gated ? 0.356 : 0.5; }
+
 // All tensors of a model: names as in Hugging Face, matrices [out, in].
 std::vector<RandomTensor> TensorsOf(const ModelShape& shape, TensorDtype dtype);
 

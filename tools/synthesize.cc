@@ -1,71 +1,32 @@
 #include "tools/synthesize.h"
 
-#include <unistd.h>
-
+#include <algorithm>
 #include <bit>
-#include <cmath>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <numbers>
+#include <map>
+#include <memory>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
 #include "core/base/status_macros.h"
 #include "core/storage/safetensors.h"
+#include "core/storage/whole_file.h"
 #include "tools/byte_tokenizer.h"
 #include "tools/cli.h"
 #include "tools/model_shape.h"
+#include "tools/normal_numbers.h"
+#include "tools/pack_model.h"
+#include "tools/synthesize_pack.h"
+#include "tools/unfinished_folder.h"
 
 namespace pregate {
 namespace {
-
-// Standard normal numbers that depend on the seed and the tensor's name alone: SplitMix64 (Steele,
-// Lea and Flood 2014) through Box and Muller's transform, since the standard library's
-// distributions differ between its implementations.
-class NormalNumbers {
- public:
-  NormalNumbers(uint64_t seed, absl::string_view name) : state_(seed) {
-    for (const char c : name) state_ = Next() ^ static_cast<unsigned char>(c);
-  }
-
-  void Fill(std::vector<float>& values, double mean, double deviation) {
-    for (size_t i = 0; i < values.size(); i += 2) {
-      const double radius = deviation * std::sqrt(-2 * std::log(Uniform()));
-      const double angle = 2 * std::numbers::pi * Uniform();
-      values[i] = static_cast<float>(mean + radius * std::cos(angle));
-      if (i + 1 < values.size()) {
-        values[i + 1] = static_cast<float>(mean + radius * std::sin(angle));
-      }
-    }
-  }
-
- private:
-  uint64_t Next() {
-    uint64_t z = state_ += 0x9e3779b97f4a7c15;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
-  }
-  // In (0, 1).
-  double Uniform() { return (static_cast<double>(Next() >> 11) + 0.5) * 0x1p-53; }
-
-  uint64_t state_;
-};
 
 // The nearest bfloat16, of two equally near ones the even one. Finite values only.
 uint16_t ToBfloat16(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-absl::Status WriteFile(const std::filesystem::path& path, const std::string& content) {
-  std::ofstream file(path, std::ios::binary);
-  file << content;
-  file.close();
-  if (!file) return absl::UnavailableError(absl::StrCat("cannot write ", path.string()));
-  return absl::OkStatus();
 }
 
 absl::Status AppendValues(const std::vector<float>& values,
@@ -104,7 +65,7 @@ absl::Status WriteWeights(const std::string& path,
     NormalNumbers numbers(seed, tensor.spec.name);
     for (uint64_t rest = NumElements(tensor.spec); rest > 0;) {
       std::vector<float> values(std::min(rest, kChunk));
-      numbers.Fill(values, tensor.mean, tensor.deviation);
+      numbers.Fill(absl::MakeSpan(values), tensor.mean, tensor.deviation);
       PREGATE_RETURN_IF_ERROR(AppendValues(values, tensor.spec.dtype, *writer));
       rest -= values.size();
       progress.Advance(values.size());
@@ -113,29 +74,45 @@ absl::Status WriteWeights(const std::string& path,
   return writer->Finish();
 }
 
-absl::Status WriteFolder(const std::filesystem::path& folder, const SynthesizeOptions& options) {
+absl::Status Fill(const UnfinishedFolder& folder, const SynthesizeOptions& options) {
   PREGATE_ASSIGN_OR_RETURN(const ModelShape shape, ParseModelShape(options.config));
   PREGATE_ASSIGN_OR_RETURN(
       const TokenizerFiles tokenizer,
       MakeByteTokenizer(shape.vocab_size, shape.eos_token_ids, shape.max_context));
   nlohmann::ordered_json config = options.config;
   config.erase("torch_dtype");
-  config["dtype"] = options.dtype;
+  config["dtype"] = std::string(DtypeName(options.dtype));
   nlohmann::ordered_json generation = nlohmann::ordered_json::object();
   if (!shape.eos_token_ids.empty()) generation["eos_token_id"] = config["eos_token_id"];
+  const std::pair<const char*, std::string> files[] = {
+      {"config.json", config.dump(2) + "\n"},
+      {"generation_config.json", generation.dump(2) + "\n"},
+      {"tokenizer.json", tokenizer.tokenizer},
+      {"tokenizer_config.json", tokenizer.tokenizer_config}};
+  for (const auto& [name, content] : files) {
+    PREGATE_RETURN_IF_ERROR(WriteWholeFile(folder / name, content));
+  }
 
-  PREGATE_RETURN_IF_ERROR(WriteFile(folder / "config.json", config.dump(2) + "\n"));
-  PREGATE_RETURN_IF_ERROR(WriteFile(folder / "generation_config.json", generation.dump(2) + "\n"));
-  PREGATE_RETURN_IF_ERROR(WriteFile(folder / "tokenizer.json", tokenizer.tokenizer));
-  PREGATE_RETURN_IF_ERROR(WriteFile(folder / "tokenizer_config.json", tokenizer.tokenizer_config));
-  const TensorDtype dtype = options.dtype == "float32" ? TensorDtype::kF32 : TensorDtype::kBf16;
-  return WriteWeights(folder / "model.safetensors", TensorsOf(shape, dtype), options.seed);
+  std::vector<RandomTensor> tensors =
+      TensorsOf(shape, options.dtype == Dtype::kFloat32 ? TensorDtype::kF32 : TensorDtype::kBf16);
+  if (!options.pack.has_value()) {
+    return WriteWeights(folder / "model.safetensors", tensors, options.seed);
+  }
+  tensors.erase(std::remove_if(tensors.begin(),
+                               tensors.end(),
+                               [](const RandomTensor& tensor) {
+                                 return absl::StrContains(tensor.spec.name, ".experts.");
+                               }),
+                tensors.end());
+  PREGATE_RETURN_IF_ERROR(WriteWeights(folder / kDenseName, tensors, options.seed));
+  PREGATE_ASSIGN_OR_RETURN(const Safetensors dense, Safetensors::Open(folder / kDenseName));
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : dense.tensors()) names.push_back(name);
+  PREGATE_RETURN_IF_ERROR(WriteDenseChecksums(folder.path(), names, dense));
+  return SynthesizePack(folder.path(), *options.pack, options.dtype, options.seed);
 }
 
-}  // namespace
-
-nlohmann::ordered_json ShapeConfig(const std::string& name) {
-  PREGATE_CHECK(name == "S", name);
+nlohmann::ordered_json SwitchConfig() {
   return {{"architectures", {"SwitchPregateForCausalLM"}},
           {"model_type", "switch_pregate"},
           {"vocab_size", 32000},
@@ -157,29 +134,81 @@ nlohmann::ordered_json ShapeConfig(const std::string& name) {
           {"eos_token_id", 0}};
 }
 
+struct Qwen3MoeSizes {
+  int vocab_size, hidden, num_layers, num_heads, num_kv_heads, head_dim;
+  int expert_width, num_experts, num_experts_per_token, max_context;
+};
+
+nlohmann::ordered_json Qwen3MoeConfig(const Qwen3MoeSizes& sizes) {
+  return {{"architectures", {"Qwen3MoeForCausalLM"}},
+          {"model_type", "qwen3_moe"},
+          {"vocab_size", sizes.vocab_size},
+          {"hidden_size", sizes.hidden},
+          {"num_hidden_layers", sizes.num_layers},
+          {"num_attention_heads", sizes.num_heads},
+          {"num_key_value_heads", sizes.num_kv_heads},
+          {"head_dim", sizes.head_dim},
+          {"moe_intermediate_size", sizes.expert_width},
+          {"num_experts", sizes.num_experts},
+          {"num_experts_per_tok", sizes.num_experts_per_token},
+          {"norm_topk_prob", true},
+          {"hidden_act", "silu"},
+          {"max_position_embeddings", sizes.max_context},
+          {"rope_theta", 1000000.0},
+          {"rms_norm_eps", 1e-6},
+          {"tie_word_embeddings", false},
+          {"dtype", "bfloat16"},
+          {"bos_token_id", nullptr},
+          {"eos_token_id", 0}};
+}
+
+}  // namespace
+
+nlohmann::ordered_json ShapeConfig(const std::string& name) {
+  if (name == "S") return SwitchConfig();
+  if (name == "G") {
+    return Qwen3MoeConfig({.vocab_size = 201088,
+                           .hidden = 2880,
+                           .num_layers = 24,
+                           .num_heads = 64,
+                           .num_kv_heads = 8,
+                           .head_dim = 64,
+                           .expert_width = 2880,
+                           .num_experts = 32,
+                           .num_experts_per_token = 4,
+                           .max_context = 131072});
+  }
+  if (name == "Q") {
+    return Qwen3MoeConfig({.vocab_size = 151936,
+                           .hidden = 2048,
+                           .num_layers = 48,
+                           .num_heads = 32,
+                           .num_kv_heads = 4,
+                           .head_dim = 128,
+                           .expert_width = 768,
+                           .num_experts = 128,
+                           .num_experts_per_token = 8,
+                           .max_context = 40960});
+  }
+  PREGATE_CHECK(name == "M", name);
+  return Qwen3MoeConfig({.vocab_size = 32000,
+                         .hidden = 4096,
+                         .num_layers = 32,
+                         .num_heads = 32,
+                         .num_kv_heads = 8,
+                         .head_dim = 128,
+                         .expert_width = 14336,
+                         .num_experts = 8,
+                         .num_experts_per_token = 2,
+                         .max_context = 32768});
+}
+
 absl::Status Synthesize(const SynthesizeOptions& options) {
-  namespace fs = std::filesystem;
-  const fs::path out = fs::path(absl::StrCat(options.out, "/")).parent_path();
-  std::error_code error;
-  if (fs::exists(out, error) && !fs::is_empty(out, error)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(options.out, error ? " is not a folder" : " exists and is not empty"));
-  }
-  const fs::path unfinished = absl::StrCat(out.string(), ".", getpid(), ".tmp");
-  if (!fs::create_directories(unfinished, error)) {
-    return absl::UnavailableError(
-        absl::StrCat("cannot create ", unfinished.string(), ": ", error.message()));
-  }
-  absl::Status status = WriteFolder(unfinished, options);
-  if (status.ok()) {
-    fs::rename(unfinished, out, error);
-    if (!error) return absl::OkStatus();
-  }
-  std::error_code ignored;
-  fs::remove_all(unfinished, ignored);
-  if (!status.ok()) return status;
-  return absl::UnavailableError(
-      absl::StrCat("cannot create ", out.string(), ": ", error.message()));
+  PREGATE_ASSIGN_OR_RETURN(UnfinishedFolder folder, UnfinishedFolder::Create(options.out));
+  const absl::Status filled = Fill(folder, options);
+  if (filled.ok()) return folder.Finish();
+  folder.Discard();
+  return filled;
 }
 
 }  // namespace pregate
