@@ -4,16 +4,16 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <numbers>
 
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 
 namespace pregate {
 
-// Numbers that depend on the seed and a name alone: SplitMix64 (Steele, Lea and Flood 2014), and
-// normal ones through Box and Muller's transform, since the standard library's distributions differ
-// between its implementations.
+// Numbers that depend on the seed and a name alone: SplitMix64 (Steele, Lea and Flood 2014), of
+// which one output's four quarters are added up to a number that is nearly normal (Irwin and Hall
+// 1927): within 3.46 deviations, never exactly the mean. Made for gigabytes of weights, for which
+// an exact normal distribution takes minutes.
 class NormalNumbers {
  public:
   NormalNumbers(uint64_t seed, absl::string_view name) : state_(seed) {
@@ -21,13 +21,15 @@ class NormalNumbers {
   }
 
   void Fill(absl::Span<float> values, double mean, double deviation) {
-    for (size_t i = 0; i < values.size(); i += 2) {
-      const double radius = deviation * std::sqrt(-2 * std::log(Uniform()));
-      const double angle = 2 * std::numbers::pi * Uniform();
-      values[i] = static_cast<float>(mean + radius * std::cos(angle));
-      if (i + 1 < values.size()) {
-        values[i + 1] = static_cast<float>(mean + radius * std::sin(angle));
-      }
+    // Four whole numbers below 2^16, each of variance 2^32 / 12. No sum is in the middle.
+    constexpr float kMiddle = 4 * 65535 / 2 - 0.5f;
+    const auto middle = static_cast<float>(mean);
+    const auto scale = static_cast<float>(deviation * std::sqrt(3.0) / 65536);
+    for (float& value : values) {
+      const uint64_t bits = Next();
+      const auto sum = static_cast<int32_t>((bits & 0xffff) + (bits >> 16 & 0xffff) +
+                                            (bits >> 32 & 0xffff) + (bits >> 48));
+      value = middle + scale * (static_cast<float>(sum) - kMiddle);
     }
   }
 
@@ -40,9 +42,6 @@ class NormalNumbers {
   }
 
  private:
-  // In (0, 1).
-  double Uniform() { return (static_cast<double>(Next() >> 11) + 0.5) * 0x1p-53; }
-
   uint64_t state_;
 };
 
