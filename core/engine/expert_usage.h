@@ -22,6 +22,7 @@ struct ExpertUsage {
     stall_seconds += other.stall_seconds;
     return *this;
   }
+  friend bool operator==(const ExpertUsage&, const ExpertUsage&) = default;
 };
 
 }  // namespace pregate

@@ -201,6 +201,7 @@ class Simulation {
       const Completion& completion = *observed_[i].completion;
       RC_ASSERT(CheckAnswer(scripts_[i].request, observed_[i].tokens, completion, runner_) == "");
       CheckReason(scripts_[i], completion);
+      RC_ASSERT((completion.expert_usage == runner_.UsageOf(i)));
       delivered += observed_[i].tokens.size();
     }
     RecordedStats stats;

@@ -48,6 +48,15 @@ absl::Status CheckDistinct(const StepPlan& plan) {
   return absl::OkStatus();
 }
 
+ExpertUsage InventUsage(uint32_t first_position, size_t num_tokens) {
+  const uint64_t misses = first_position % 3;
+  return {.hits = num_tokens,
+          .late_hits = first_position % 2,
+          .misses = misses,
+          .loaded_bytes = 1000 * misses,
+          .stall_seconds = 0.25 * static_cast<double>(misses)};
+}
+
 }  // namespace
 
 void StepGate::Pass() {
@@ -101,6 +110,7 @@ absl::StatusOr<StepResult> FakeRunner::Run(const StepPlan& plan) {
   for (const SequenceStep& step : plan.sequences) {
     PREGATE_RETURN_IF_ERROR(Store(step));
     SequenceResult& sequence = result.sequences.emplace_back();
+    sequence.expert_usage = InventUsage(step.first_position, step.token_ids.size());
     if (step.sampling == nullptr) continue;
     if (options_.before_token) sequence.status = options_.before_token(step);
     if (!sequence.status.ok()) continue;
@@ -194,6 +204,18 @@ void FakeRunner::VisitStats(StatsVisitor& visitor) const {
 std::vector<FakeRunner::RecordedStep> FakeRunner::steps() const {
   MutexLock lock(mutex_);
   return steps_;
+}
+
+ExpertUsage FakeRunner::UsageOf(uint64_t sequence_id) const {
+  ExpertUsage usage;
+  MutexLock lock(mutex_);
+  for (const RecordedStep& step : steps_) {
+    for (const RecordedSequence& part : step) {
+      if (part.sequence_id == sequence_id)
+        usage += InventUsage(part.first_position, part.token_ids.size());
+    }
+  }
+  return usage;
 }
 
 }  // namespace pregate

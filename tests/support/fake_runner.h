@@ -82,6 +82,9 @@ class FakeRunner final : public ModelRunner {
 
   // Thread-safe.
   std::vector<RecordedStep> steps() const;
+  // What the steps so far have reported of a sequence's experts, whether it failed or not: invented
+  // figures that differ from step to step and add up without rounding. Thread-safe.
+  ExpertUsage UsageOf(uint64_t sequence_id) const;
 
  private:
   // What one sequence has in the cache.

@@ -42,6 +42,13 @@ TEST(GenerateTest, StreamsWhatTheModelSays) {
   EXPECT_EQ(streamed.choice.finished().reason(), v1::FINISH_REASON_LENGTH);
   EXPECT_EQ(streamed.summary.usage().prompt_tokens(), prompt.size());
   EXPECT_EQ(streamed.summary.usage().completion_tokens(), 20u);
+  const ExpertUsage usage = server.runner().UsageOf(0);
+  EXPECT_GT(usage.misses, 0u);
+  EXPECT_EQ(streamed.summary.expert().hits(), usage.hits);
+  EXPECT_EQ(streamed.summary.expert().late_hits(), usage.late_hits);
+  EXPECT_EQ(streamed.summary.expert().misses(), usage.misses);
+  EXPECT_EQ(streamed.summary.expert().loaded_bytes(), usage.loaded_bytes);
+  EXPECT_EQ(streamed.summary.timings().expert_stall_seconds(), usage.stall_seconds);
   // Deltas, then Finished, then Summary, each of the two once.
   const size_t num_events = streamed.events.size();
   ASSERT_GE(num_events, 3u);

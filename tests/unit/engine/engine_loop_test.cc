@@ -400,6 +400,25 @@ TEST_F(EngineLoopTest, TellsItsLoad) {
   EXPECT_EQ(loop_->load().running + loop_->load().waiting, 0u);
 }
 
+TEST_F(EngineLoopTest, SumsUpWhatEachRequestNeededOfTheExperts) {
+  Start({.max_batch_tokens = 2, .max_running = 2, .max_queued = 4});
+  StreamReader whole(Submit(Ask({1, 2, 3}, 3)));
+  gate_.AwaitStep();
+  gate_.Release();  // its prompt takes the first step and half of the second
+  StreamReader cancelled(Submit(Ask({1}, 100)));
+  gate_.Release(3);
+  cancelled.AwaitTokens(2);
+  cancelled.stream().Cancel();
+  gate_.Open();
+  const Completion& to_its_end = whole.AwaitCompletion();
+  EXPECT_TRUE(to_its_end.status.ok());
+  EXPECT_EQ(to_its_end.expert_usage, runner_->UsageOf(0));
+  const Completion& cut = cancelled.AwaitCompletion();
+  EXPECT_EQ(cut.status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(cut.expert_usage, runner_->UsageOf(1));
+  EXPECT_GT(cut.expert_usage.misses, 0u);
+}
+
 TEST_F(EngineLoopTest, CountsWhatItsReadersGot) {
   FakeRunner::Options options;
   options.before_step = [this](const StepPlan&) {

@@ -168,6 +168,24 @@ TEST_F(SequenceTest, EndsWithTheStatusOfItsResult) {
   EXPECT_EQ(ending->status, absl::InternalError("logits are NaN"));
 }
 
+TEST_F(SequenceTest, SumsUpItsStepsExpertsTheFailedOneToo) {
+  Sequence sequence = Make({1, 2}, {.max_tokens = 2});
+  SequenceStep step = sequence.Plan(1, clock_.Now());
+  SequenceResult result;
+  result.expert_usage = {
+      .hits = 8, .late_hits = 4, .misses = 2, .loaded_bytes = 200, .stall_seconds = 0.5};
+  sequence.Apply(step, std::move(result), clock_.Now(), stats_);
+  step = sequence.Plan(1, clock_.Now());
+  result = {.status = absl::DataLossError("expert 0/1")};
+  result.expert_usage = {
+      .hits = 1, .late_hits = 2, .misses = 3, .loaded_bytes = 300, .stall_seconds = 0.25};
+  std::optional<Ending> ending = sequence.Apply(step, std::move(result), clock_.Now(), stats_);
+  ASSERT_TRUE(ending.has_value());
+  const ExpertUsage expected = {
+      .hits = 9, .late_hits = 6, .misses = 5, .loaded_bytes = 500, .stall_seconds = 0.75};
+  EXPECT_EQ(sequence.Complete(*std::move(ending), clock_.Now(), stats_).expert_usage, expected);
+}
+
 TEST_F(SequenceTest, MeasuresQueuePrefillAndDecode) {
   Sequence sequence = Make({1, 2}, {.max_tokens = 3});
   clock_.Advance(seconds(5));

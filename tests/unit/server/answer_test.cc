@@ -49,13 +49,16 @@ TEST_F(AnswerTest, GathersWhatHasArrived) {
 TEST_F(AnswerTest, EndsWithReasonAndUsage) {
   Answer answer = Make();
   Push({kHe});
-  stream_->Finish({.status = absl::OkStatus(),
-                   .reason = FinishReason::kLength,
-                   .prompt_tokens = 3,
-                   .completion_tokens = 1,
-                   .queue_seconds = 1,
-                   .prefill_seconds = 2,
-                   .decode_seconds = 4});
+  stream_->Finish(
+      {.status = absl::OkStatus(),
+       .reason = FinishReason::kLength,
+       .prompt_tokens = 3,
+       .completion_tokens = 1,
+       .queue_seconds = 1,
+       .prefill_seconds = 2,
+       .decode_seconds = 4,
+       .expert_usage = {
+           .hits = 5, .late_hits = 6, .misses = 7, .loaded_bytes = 8, .stall_seconds = 9}});
   answer.Pull();
   ASSERT_TRUE(answer.ended().has_value());
   EXPECT_TRUE(answer.ended()->ok());
@@ -65,6 +68,11 @@ TEST_F(AnswerTest, EndsWithReasonAndUsage) {
   EXPECT_EQ(answer.summary().timings().queue_seconds(), 1);
   EXPECT_EQ(answer.summary().timings().prefill_seconds(), 2);
   EXPECT_EQ(answer.summary().timings().decode_seconds(), 4);
+  EXPECT_EQ(answer.summary().timings().expert_stall_seconds(), 9);
+  EXPECT_EQ(answer.summary().expert().hits(), 5u);
+  EXPECT_EQ(answer.summary().expert().late_hits(), 6u);
+  EXPECT_EQ(answer.summary().expert().misses(), 7u);
+  EXPECT_EQ(answer.summary().expert().loaded_bytes(), 8u);
 }
 
 TEST_F(AnswerTest, NamesTheStopTokenId) {
