@@ -136,25 +136,28 @@ absl::Status RunPack(const CommandLine& line) {
 absl::Status RunVerify(const CommandLine& line) {
   PREGATE_ASSIGN_OR_RETURN(const Verification verification, Verify(line.folder));
   for (const absl::Status& damage : verification.damages) ReportFailure(kProgram, damage);
-  const auto of = [&](uint64_t experts, uint64_t tensors) {
-    std::string text = absl::StrCat(experts, " experts");
-    if (verification.num_tensors > 0) absl::StrAppend(&text, " and ", tensors, " tensors");
-    return text;
-  };
   if (!verification.damages.empty()) {
-    return absl::DataLossError(
-        absl::StrCat(line.folder,
-                     ": damaged are ",
-                     of(verification.damaged_records, verification.damaged_tensors),
-                     " of ",
-                     of(verification.num_records, verification.num_tensors)));
+    std::string summary = absl::StrCat(line.folder,
+                                       ": damaged are ",
+                                       verification.damaged_records,
+                                       " of ",
+                                       verification.num_records,
+                                       " experts");
+    if (verification.num_tensors > 0) {
+      absl::StrAppend(&summary,
+                      " and ",
+                      verification.damaged_tensors,
+                      " of ",
+                      verification.num_tensors,
+                      " tensors");
+    }
+    return absl::DataLossError(summary);
   }
-  std::cout << absl::StrCat(line.folder,
-                            ": ",
-                            of(verification.num_records, verification.num_tensors),
-                            ", ",
-                            FormatBytes(verification.bytes),
-                            ", all as they were written\n");
+  std::cout << absl::StrCat(line.folder, ": ", verification.num_records, " experts");
+  if (verification.num_tensors > 0) {
+    std::cout << absl::StrCat(" and ", verification.num_tensors, " dense tensors");
+  }
+  std::cout << absl::StrCat(", ", FormatBytes(verification.bytes), ", all as they were written\n");
   return absl::OkStatus();
 }
 

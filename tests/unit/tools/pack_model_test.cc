@@ -324,17 +324,15 @@ TEST_F(PackModelTest, VerifyNamesWhatIsDamaged) {
   const ProgramResult result = Verify("packed");
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_EQ(result.out, "");
-  EXPECT_THAT(
-      result.err,
-      AllOf(
-          HasSubstr("expert 1/2: its checksum is"),
-          HasSubstr("expert 2/0: its checksum is"),
-          HasSubstr("dense.safetensors: tensor "),
-          EndsWith("packed: damaged are 2 experts and 1 tensors of 12 experts and 30 tensors\n")));
+  EXPECT_THAT(result.err,
+              AllOf(HasSubstr("expert 1/2: its checksum is"),
+                    HasSubstr("expert 2/0: its checksum is"),
+                    HasSubstr("dense.safetensors: tensor "),
+                    EndsWith("packed: damaged are 2 of 12 experts and 1 of 30 tensors\n")));
 
   const ProgramResult alone = Verify("packed/experts.pack");
   EXPECT_EQ(alone.exit_code, 1);
-  EXPECT_THAT(alone.err, EndsWith("experts.pack: damaged are 2 experts of 12 experts\n"));
+  EXPECT_THAT(alone.err, EndsWith("experts.pack: damaged are 2 of 12 experts\n"));
 }
 
 TEST_F(PackModelTest, VerifyRefusesAPackOfAnotherModel) {
