@@ -1,6 +1,7 @@
 #include "server/admin_service.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -20,30 +21,46 @@ class RefusedStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   void OnDone() override { delete this; }
 };
 
-// Writes a trace piece by piece.
+// Answers DumpRoutingTrace: a trace piece by piece.
 class TraceStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
-  explicit TraceStream(std::string trace) : trace_(std::move(trace)) { WriteNext(); }
+  TraceStream(const ServerState& state, const ExpertOffload& experts, Permit permit)
+      : state_(state), permit_(std::move(permit)) {
+    // Not here, on gRPC's thread: it may be many megabytes.
+    const bool queued = state.pool.TryRun([this, &experts] {
+      trace_ = SerializeRoutingTrace(experts.ReadRoutingTrace());
+      WriteNext();
+    });
+    PREGATE_CHECK(queued, "the pool has no room for a call with a permit");
+  }
 
  private:
-  static constexpr size_t kPieceBytes = size_t{64} << 10;
+  static constexpr size_t kPieceBytes = size_t{64}
+                                        << 10;  // of a message, field and length included
+  static constexpr size_t kDataBytes = kPieceBytes - 8;
 
   void WriteNext() {
-    if (written_ == trace_.size()) return Finish(grpc::Status::OK);
-    const size_t size = std::min(kPieceBytes, trace_.size() - written_);
+    if (written_ == trace_.size()) return End(absl::OkStatus());
+    const size_t size = std::min(kDataBytes, trace_.size() - written_);
     v1::DumpRoutingTraceResponse piece;
-    piece.set_data(trace_.substr(written_, size));
+    piece.set_data(trace_.data() + written_, size);
     written_ += size;
     message_ = SerializeMessage(piece);
     StartWrite(&message_);
   }
   void OnWriteDone(bool ok) override {
-    if (!ok) return Finish(grpc::Status(grpc::StatusCode::CANCELLED, "the client is gone"));
+    if (!ok) return End(absl::CancelledError("the client is gone"));
     WriteNext();
+  }
+  void End(const absl::Status& status) {
+    state_.stats.OnHandled("DumpRoutingTrace", status);
+    Finish(ToGrpcStatus(status));
   }
   void OnDone() override { delete this; }
 
-  const std::string trace_;
+  const ServerState& state_;
+  const Permit permit_;
+  std::string trace_;
   size_t written_ = 0;
   grpc::ByteBuffer message_;  // stays until it is written
 };
@@ -125,9 +142,10 @@ grpc::ServerUnaryReactor* AdminService::GetLoad(Context* context,
 }
 
 absl::StatusOr<ExpertOffload*> AdminService::Experts() const {
-  const Engine* const engine = state_.availability.loaded();
+  // Draining keeps no operator out; before that the reason why there is no engine is the answer.
+  const Engine* engine = state_.availability.loaded();
   if (engine == nullptr) {
-    return WithReason(absl::UnavailableError("the model is being loaded"), "LOADING");
+    PREGATE_ASSIGN_OR_RETURN(engine, state_.availability.engine());
   }
   if (engine->experts() == nullptr) {
     return WithReason(absl::FailedPreconditionError("the model's experts are not kept in a cache"),
@@ -200,10 +218,13 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* AdminService::DumpRoutingTrace(Conte
                                                                            const Bytes*) {
   // Both delete themselves when they are done.
   absl::Status status = Authorize(*context);
-  absl::StatusOr<ExpertOffload*> experts = status.ok() ? Experts() : status;
-  state_.stats.OnHandled("DumpRoutingTrace", experts.status());
-  if (!experts.ok()) return new RefusedStream(ToGrpcStatus(experts.status()));
-  return new TraceStream(SerializeRoutingTrace((*experts)->ReadRoutingTrace()));
+  const absl::StatusOr<ExpertOffload*> experts = status.ok() ? Experts() : status;
+  std::optional<Permit> permit = state_.permits.TryAcquire();
+  if (experts.ok() && permit.has_value())
+    return new TraceStream(state_, **experts, *std::move(permit));
+  status = experts.ok() ? TooManyCalls(state_.permits) : experts.status();
+  state_.stats.OnHandled("DumpRoutingTrace", status);
+  return new RefusedStream(ToGrpcStatus(status));
 }
 
 absl::Status AdminService::Authorize(const Context& context) const {

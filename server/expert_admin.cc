@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/strip.h"
 #include "core/base/status_macros.h"
 #include "server/status.h"
 
@@ -40,9 +41,23 @@ void AddLayers(const ExpertCache::Snapshot& cache,
   }
 }
 
-// What is at fault is the request's one field, or the setting that the message names.
+// How messages of the core name what is wrong, and the request's field that said it.
+constexpr std::pair<absl::string_view, absl::string_view> kFields[] = {
+    {"expert_capacity: ", "capacity"},
+    {"memory_strategy: ", "memory_strategy"},
+    {"speculation: ", "mode"},
+    {"speculation_lookahead: ", "lookahead"},
+    {"speculation_aggressiveness: ", "aggressiveness"},
+    {"speculation_confidence: ", "confidence"}};
+
 absl::Status Refused(absl::Status status) {
-  if (absl::IsInvalidArgument(status)) return WithReason(std::move(status), "INVALID_SETTING");
+  if (absl::IsInvalidArgument(status)) {
+    absl::string_view message = status.message();
+    for (const auto& [option, field] : kFields) {
+      if (!absl::ConsumePrefix(&message, option)) continue;
+      return InvalidFields({{.field = std::string(field), .description = std::string(message)}});
+    }
+  }
   if (absl::IsResourceExhausted(status)) return WithReason(std::move(status), "DOES_NOT_FIT");
   if (absl::IsFailedPrecondition(status)) return WithReason(std::move(status), "MODEL_LACKS_IT");
   return status;

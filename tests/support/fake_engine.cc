@@ -3,10 +3,49 @@
 #include <utility>
 
 #include "core/base/check.h"
+#include "core/device/cpu_backend.h"
 #include "tests/support/temp_folder.h"
+#include "tests/support/test_pack.h"
 #include "tests/unit/text/tokenizer_files.h"
 
 namespace pregate {
+namespace {
+
+std::unique_ptr<ExpertOffload> MakeExperts(const ModelDescription& model,
+                                           const Clock& clock,
+                                           const Logger& logger) {
+  ExpertPackHeader header;
+  header.num_layers = model.num_layers;
+  header.num_experts = model.num_experts;
+  header.record_bytes = 4096;
+  header.properties = {{"codec", "none"}};
+  const TempFolder folder;
+  absl::StatusOr<ExpertPack> pack =
+      ExpertPack::Open(WriteTestPack(folder / "experts.pack", header));
+  PREGATE_CHECK(pack.ok(), pack.status().message());
+
+  ExpertOffload::Options options;
+  options.model = {.name = model.name,
+                   .num_layers = model.num_layers,
+                   .num_experts = model.num_experts,
+                   .experts_per_token = model.num_experts_per_token};
+  options.slot_needs = {.num_layers = model.num_layers,
+                        .num_experts = model.num_experts,
+                        .experts_per_token = model.num_experts_per_token,
+                        .slot_bytes = header.record_bytes,
+                        .budget_bytes = 12 * header.record_bytes};
+  absl::StatusOr<SlotPlan> slots = PlanSlots("single_async", "4", options.slot_needs);
+  PREGATE_CHECK(slots.ok(), slots.status().message());
+  options.slots = *std::move(slots);
+  std::vector<ExpertPack> packs;
+  packs.push_back(*std::move(pack));
+  absl::StatusOr<std::unique_ptr<ExpertOffload>> experts = ExpertOffload::Create(
+      std::move(options), std::move(packs), std::make_unique<CpuBackend>(), clock, logger);
+  PREGATE_CHECK(experts.ok(), experts.status().message());
+  return *std::move(experts);
+}
+
+}  // namespace
 
 FakeEngine::FakeEngine(const FakeEngineOptions& options, const Logger& logger) {
   Engine::Parts parts;
@@ -33,6 +72,8 @@ FakeEngine::FakeEngine(const FakeEngineOptions& options, const Logger& logger) {
   parts.runner = std::move(runner);
   auto clock = std::make_unique<FakeClock>();
   clock_ = clock.get();
+  if (options.keeps_experts) experts_ = MakeExperts(parts.model, experts_clock_, logger);
+  parts.experts = experts_.get();
   parts.clock = std::move(clock);
   absl::StatusOr<std::unique_ptr<Engine>> engine =
       Engine::Assemble(std::move(parts), options.engine, logger);

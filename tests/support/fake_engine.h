@@ -27,6 +27,9 @@ struct FakeEngineOptions {
   EngineOptions engine;
   std::vector<uint32_t> eos_token_ids = {};
   std::string chat_template = "";  // Jinja; "" = none
+  // Gives the engine an expert cache, of 2 layers of 8 experts of 4 KiB in 4 slots. Steps do not
+  // use it: a test does, as the runner would, through Engine::experts().
+  bool keeps_experts = false;
 };
 
 // The id of the model's special token, which has no text to show.
@@ -47,6 +50,8 @@ class FakeEngine {
   std::string Decode(absl::Span<const uint32_t> ids) const;
 
  private:
+  FakeClock experts_clock_;
+  std::unique_ptr<ExpertOffload> experts_;
   FakeRunner* runner_ = nullptr;  // of engine_, as is the clock
   FakeClock* clock_ = nullptr;
   std::unique_ptr<Engine> engine_;
