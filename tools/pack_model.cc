@@ -1,6 +1,8 @@
 #include "tools/pack_model.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <memory>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -28,8 +30,7 @@ namespace fs = std::filesystem;
 
 // What a model folder may hold beside weights and config.json: the tokenizer, its template, the
 // licence, the model card.
-bool IsCopied(const fs::path& path) {
-  const std::string name = path.filename().string();
+bool IsCopied(const std::string& name) {
   if (name == "config.json" || absl::EndsWith(name, ".safetensors.index.json")) return false;
   for (const char* ending : {".json", ".jinja", ".txt", ".model", ".md"}) {
     if (absl::EndsWith(name, ending)) return true;
@@ -38,17 +39,14 @@ bool IsCopied(const fs::path& path) {
 }
 
 absl::Status CopyFiles(const std::string& from, const UnfinishedFolder& to) {
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(from, error)) {
-    std::error_code failed;
-    if (!IsCopied(entry.path()) || !entry.is_regular_file(failed)) continue;
-    const std::string name = entry.path().filename().string();
-    fs::copy_file(entry.path(), to / name, fs::copy_options::overwrite_existing, failed);
-    if (failed) {
-      return ErrnoStatus(failed.value(), absl::StrCat("cannot copy ", entry.path().string()));
-    }
+  PREGATE_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesIn(from));
+  for (const std::string& name : names) {
+    const std::string path = absl::StrCat(from, "/", name);
+    std::error_code error;
+    if (!IsCopied(name) || !fs::is_regular_file(path, error)) continue;
+    fs::copy_file(path, to / name, error);
+    if (error) return ErrnoStatus(error.value(), absl::StrCat("cannot copy ", path));
   }
-  if (error) return ErrnoStatus(error.value(), absl::StrCat("cannot read ", from));
   return absl::OkStatus();
 }
 

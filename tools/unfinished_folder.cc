@@ -48,25 +48,37 @@ absl::Status SyncFile(const std::string& path) {
 
 }  // namespace
 
+absl::StatusOr<std::vector<std::string>> NamesIn(const std::string& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error); !error && entry != fs::directory_iterator();
+       entry.increment(error)) {
+    names.push_back(entry->path().filename().string());
+  }
+  if (error) return FileError(error, absl::StrCat("cannot read ", folder));
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
 absl::StatusOr<UnfinishedFolder> UnfinishedFolder::Create(const std::string& path,
                                                           const std::vector<std::string>& keep) {
   const std::string whole = fs::path(absl::StrCat(path, "/")).parent_path().string();
   std::error_code error;
-  if (fs::exists(whole, error) && !fs::is_empty(whole, error)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(path, error ? " is not a folder" : " exists and is not empty"));
+  if (fs::exists(whole, error)) {
+    const bool is_folder = fs::is_directory(whole, error);
+    if (!is_folder || !fs::is_empty(whole, error)) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(path, is_folder ? " exists and is not empty" : " is not a folder"));
+    }
   }
   std::string partial = absl::StrCat(whole, ".partial");
   PREGATE_ASSIGN_OR_RETURN(FileDescriptor lock, MakeLocked(partial));
-  std::vector<fs::path> left;
-  for (const fs::directory_entry& entry : fs::directory_iterator(partial, error)) {
-    const std::string name = entry.path().filename().string();
-    if (std::find(keep.begin(), keep.end(), name) == keep.end()) left.push_back(entry.path());
+  PREGATE_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesIn(partial));
+  for (const std::string& name : names) {
+    if (std::find(keep.begin(), keep.end(), name) != keep.end()) continue;
+    fs::remove_all(absl::StrCat(partial, "/", name), error);
+    if (error) return FileError(error, absl::StrCat("cannot remove ", name, " of ", partial));
   }
-  for (const fs::path& entry : left) {
-    if (!error) fs::remove_all(entry, error);
-  }
-  if (error) return FileError(error, absl::StrCat("cannot empty ", partial));
   return UnfinishedFolder(whole, std::move(partial), std::move(lock));
 }
 
@@ -75,10 +87,8 @@ UnfinishedFolder::UnfinishedFolder(std::string path, std::string partial, FileDe
 
 absl::Status UnfinishedFolder::Finish() {
   std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(partial_, error)) {
-    PREGATE_RETURN_IF_ERROR(SyncFile(entry.path().string()));
-  }
-  if (error) return FileError(error, absl::StrCat("cannot read ", partial_));
+  PREGATE_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesIn(partial_));
+  for (const std::string& name : names) PREGATE_RETURN_IF_ERROR(SyncFile(*this / name));
   PREGATE_RETURN_IF_ERROR(SyncFile(partial_));
   fs::rename(partial_, path_, error);
   if (error) return FileError(error, absl::StrCat("cannot rename ", partial_, " to ", path_));

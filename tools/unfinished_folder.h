@@ -10,13 +10,16 @@
 
 namespace pregate {
 
+// The names of all that is in a folder, in alphabetical order. The error names the folder.
+absl::StatusOr<std::vector<std::string>> NamesIn(const std::string& folder);
+
 // PATH.partial until Finish renames it to PATH: whoever looks at PATH finds a whole folder or none,
 // also after a kill at any moment. Move-only. Used by one thread.
 class UnfinishedFolder {
  public:
   // Makes PATH.partial, or takes over what a killed program left there, of which the files named in
-  // `keep` stay. FAILED_PRECONDITION: PATH is there and not empty, or another program is at work on
-  // it.
+  // `keep` stay. FAILED_PRECONDITION: PATH is there and no empty folder, or another program is at
+  // work on it.
   static absl::StatusOr<UnfinishedFolder> Create(const std::string& path,
                                                  const std::vector<std::string>& keep = {});
 
