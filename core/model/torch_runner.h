@@ -30,7 +30,7 @@ class TorchRunner final : public ModelRunner {
   // Reads the folder `options.model` and prepares it for `options`. Errors name the file, the key
   // or tensor, what was found and what is allowed. FAILED_PRECONDITION: the device or the CPU
   // instructions asked for are not there, or the model does not fit into memory. Packs the experts
-  // first where no pack of them is there yet (pack_experts.h).
+  // first where no pack of them is there yet (pack_experts.h). `logger` outlives the runner.
   static absl::StatusOr<std::unique_ptr<TorchRunner>> Load(const EngineOptions& options,
                                                            const Logger& logger);
   ~TorchRunner() override;

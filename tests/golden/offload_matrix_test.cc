@@ -101,8 +101,7 @@ class OffloadMatrixTest : public testing::TestWithParam<const char*> {
     options.experts.unified_memory = "off";
     options.experts.simulated_link = link;
     if (host_memory != "all") options.experts.host_memory_budget = std::stoull(host_memory);
-    absl::StatusOr<std::unique_ptr<TorchRunner>> runner =
-        TorchRunner::Load(options, Logger(LogLevel::kError));
+    absl::StatusOr<std::unique_ptr<TorchRunner>> runner = TorchRunner::Load(options, logger_);
     EXPECT_TRUE(runner.ok()) << runner.status();
     return runner.ok() ? *std::move(runner) : nullptr;
   }
@@ -142,6 +141,7 @@ class OffloadMatrixTest : public testing::TestWithParam<const char*> {
     return digests;
   }
 
+  const Logger logger_{LogLevel::kError};
   TempFolder packs_;
 };
 
