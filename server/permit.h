@@ -1,10 +1,12 @@
 // How many calls may be in the server at once.
 #pragma once
 
-#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <utility>
+
+#include "core/base/mutex.h"
 
 namespace pregate {
 
@@ -31,26 +33,43 @@ class PermitPool {
 
   // Nothing when all are out. Never waits.
   std::optional<Permit> TryAcquire() {
-    uint32_t free = free_.load(std::memory_order_relaxed);
-    while (free > 0) {
-      if (free_.compare_exchange_weak(free, free - 1, std::memory_order_acquire))
-        return Permit(*this);
+    MutexLock lock(mutex_);
+    if (free_ == 0) return std::nullopt;
+    --free_;
+    return Permit(*this);
+  }
+
+  // Returns when none is out, or at `deadline`: whether none is out.
+  bool AwaitAllFree(std::chrono::steady_clock::time_point deadline) {
+    MutexLock lock(mutex_);
+    while (free_ < capacity_ && std::chrono::steady_clock::now() < deadline) {
+      all_free_.WaitUntil(mutex_, deadline);
     }
-    return std::nullopt;
+    return free_ == capacity_;
   }
 
   uint32_t capacity() const { return capacity_; }
-  uint32_t num_free() const { return free_.load(std::memory_order_relaxed); }
+  uint32_t num_free() const {
+    MutexLock lock(mutex_);
+    return free_;
+  }
 
  private:
   friend class Permit;
+  void GiveBack() {
+    MutexLock lock(mutex_);
+    // Under the lock: whoever waits for the last permit may then destroy the pool.
+    if (++free_ == capacity_) all_free_.NotifyAll();
+  }
 
   const uint32_t capacity_;
-  std::atomic<uint32_t> free_;
+  mutable Mutex mutex_;
+  CondVar all_free_;
+  uint32_t free_ ABSL_GUARDED_BY(mutex_);
 };
 
 inline Permit::~Permit() {
-  if (pool_ != nullptr) pool_->free_.fetch_add(1, std::memory_order_release);
+  if (pool_ != nullptr) pool_->GiveBack();
 }
 
 }  // namespace pregate

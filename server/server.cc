@@ -19,7 +19,9 @@ namespace {
 constexpr int kMaxMessageBytes = 8 << 20;
 // Calls beyond those that the engine runs or queues: those being tokenized, and the short ones.
 constexpr uint32_t kMaxShortCalls = 256;
-constexpr Duration kStopGrace = std::chrono::seconds(5);
+
+// For connections to close when all calls have ended: clients are asked to, and some never do.
+constexpr Duration kGoodbye = std::chrono::milliseconds(100);
 
 constexpr const char* kReadinessServices[] = {
     "", "pregate.v1.InferenceService", "pregate.v1.AdminService", "readiness"};
@@ -114,7 +116,8 @@ void Server::StartDraining() {
 
 void Server::Stop() {
   if (grpc_ == nullptr) return;
-  grpc_->Shutdown(std::chrono::system_clock::now() + kStopGrace);
+  permits_.AwaitAllFree(std::chrono::steady_clock::now() + kStopGrace);
+  grpc_->Shutdown(std::chrono::system_clock::now() + kGoodbye);
   grpc_->Wait();
   grpc_ = nullptr;
   http_ = nullptr;

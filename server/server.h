@@ -40,9 +40,10 @@ class Server {
   // Not ready and takes no more work; what runs goes on (Engine::Shutdown ends that).
   void StartDraining();
 
-  // Closes the listeners and returns when every call has been answered. Comes after
-  // Engine::Shutdown, else calls are cut.
+  // Closes the listeners and returns when every call has been answered, or cut after kStopGrace.
+  // Comes after Engine::Shutdown, else calls are cut.
   void Stop();
+  static constexpr Duration kStopGrace = std::chrono::seconds(5);
 
   // Looks whether the engine is well and moves, and tells the health service: busy without a step
   // for kStuckAfter is not. The engine's status, when that is not OK. Called every second or so.

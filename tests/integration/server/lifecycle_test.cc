@@ -1,4 +1,9 @@
 // A server's life: loading, ready, stuck, draining, stopped; and what it tells of itself.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -122,6 +127,52 @@ TEST(LifecycleTest, WhatDoesNotFinishInTimeIsCut) {
   EXPECT_FALSE(streamed.choice.has_finished());
   EXPECT_GE(streamed.choice.token_ids_size(), 2);
   EXPECT_LE(streamed.choice.token_ids_size(), 3) << "the step that was under way is the last";
+}
+
+// A client that has connected and does nothing more: it answers no ping and does not hang up.
+class SilentClient {
+ public:
+  explicit SilentClient(uint16_t port) : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    // HTTP/2's greeting and an empty SETTINGS frame, and then the server's in return.
+    const std::string greeting =
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + std::string("\0\0\0\4\0\0\0\0\0", 9);
+    EXPECT_EQ(send(socket_, greeting.data(), greeting.size(), 0),
+              static_cast<ssize_t>(greeting.size()));
+    EXPECT_GT(ReadSome(), 0);
+  }
+  ~SilentClient() { close(socket_); }
+  SilentClient(const SilentClient&) = delete;
+  SilentClient& operator=(const SilentClient&) = delete;
+
+  // Returns when the server has hung up.
+  void AwaitEnd() {
+    while (ReadSome() > 0) {
+    }
+  }
+
+ private:
+  ssize_t ReadSome() {
+    char bytes[1024];
+    return recv(socket_, bytes, sizeof(bytes), 0);
+  }
+
+  const int socket_;
+};
+
+TEST(LifecycleTest, AnIdleConnectionDoesNotKeepItFromStopping) {
+  std::optional<TestServer> server(std::in_place);
+  SilentClient idle(server->server().grpc_port());
+  ASSERT_TRUE(Generate(*server, Ask("the", 1)).status.ok());
+  const auto begin = std::chrono::steady_clock::now();
+  server.reset();
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, Server::kStopGrace)
+      << "no call was left that needed it";
+  idle.AwaitEnd();
 }
 
 TEST(LifecycleTest, BusyWithoutAStepIsNotReady) {

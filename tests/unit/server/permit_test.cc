@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "core/base/thread.h"
 #include "gtest/gtest.h"
 
 namespace pregate {
@@ -29,6 +30,19 @@ TEST(PermitTest, AMovedPermitIsGivenBackOnce) {
     EXPECT_EQ(pool.num_free(), 0u);
   }
   EXPECT_EQ(pool.num_free(), 1u);
+}
+
+TEST(PermitTest, WaitsUntilAllAreBack) {
+  PermitPool pool(3);
+  const auto now = std::chrono::steady_clock::now();
+  EXPECT_TRUE(pool.AwaitAllFree(now)) << "nothing to wait for";
+  std::optional<Permit> first = pool.TryAcquire();
+  std::optional<Permit> second = pool.TryAcquire();
+  EXPECT_FALSE(pool.AwaitAllFree(now)) << "its deadline has passed";
+  first.reset();
+  EXPECT_FALSE(pool.AwaitAllFree(now)) << "one is still out";
+  const Thread giver("giver", [&second] { second.reset(); });
+  EXPECT_TRUE(pool.AwaitAllFree(now + std::chrono::hours(1)));
 }
 
 }  // namespace
