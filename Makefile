@@ -5,7 +5,7 @@ export CCACHE_NOHASHDIR = 1
 export CTEST_PARALLEL_LEVEL ?= $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test check asan tsan bench format clean
+.PHONY: help setup build demo test check asan tsan matrix bench format clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ asan: setup ## The tests under AddressSanitizer and UndefinedBehaviorSanitizer
 
 tsan: setup ## The tests without LibTorch under ThreadSanitizer
 	tests/run.sh tsan
+
+matrix: setup ## Every combination of the offload engine's settings, 200 prompts: the same bits (hours)
+	PREGATE_MATRIX=full tests/run.sh dev -R offload_matrix_test --timeout 86400
 
 check: setup ## Format, clang-tidy, layers, links, shell scripts
 	tests/lint/run.sh

@@ -46,8 +46,16 @@ Flag BatchSizesFlag(std::vector<uint32_t>& target) {
 
 void AddPerplexity(CLI::App& app, CommandLine& line) {
   CLI::App* perplexity = app.add_subcommand("perplexity", "How well a model predicts a text");
-  AddEngineFlags(
-      *perplexity, line.engine, {"model", "device", "dtype", "cpu-isa", "threads", "max-context"});
+  AddEngineFlags(*perplexity,
+                 line.engine,
+                 {"model",
+                  "device",
+                  "dtype",
+                  "cpu-isa",
+                  "threads",
+                  "max-context",
+                  "expert-codec",
+                  "pack-folder"});
   AddFlags(*perplexity,
            {TextFlag("text",
                      "FILE",
@@ -82,7 +90,7 @@ absl::Status RunPerplexity(const CommandLine& line, const Logger& logger) {
   const Perplexity& figures = result.figures;
   if (line.json) {
     const nlohmann::ordered_json json = {{"model", result.model},
-                                         {"codec", "none"},
+                                         {"codec", line.engine.experts.codec},
                                          {"dtype", result.dtype},
                                          {"context", result.context},
                                          {"stride", result.context / 2},

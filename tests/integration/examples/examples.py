@@ -51,7 +51,7 @@ def main():
         (folder / "build" / "release").mkdir(parents=True)
         (folder / "build" / "release" / "bin").symlink_to(binaries)
         (folder / "prompt.txt").write_text("The Linux kernel is\n")
-        for document in ("README.md", "docs/client.md", "docs/api.md", "docs/codecs.md", "docs/model-tool.md"):
+        for document in ("README.md", "docs/client.md", "docs/api.md", "docs/codecs.md", "docs/from-the-prototype.md", "docs/model-tool.md"):
             server = None
             if document != "README.md":
                 server = subprocess.Popen([binaries / "pregated", "--model", ROOT / "models" / "switch-mini"], env=env, stderr=subprocess.DEVNULL)
