@@ -15,17 +15,20 @@ void SetLogprob(uint32_t token_id, float logprob, v1::TokenLogprob& wire) {
 Answer::Answer(std::shared_ptr<ResponseStream> stream, TextStream text)
     : stream_(std::move(stream)), text_(std::move(text)) {}
 
-void Answer::Pull() {
+uint32_t Answer::Pull() {
+  const uint32_t before = completion_tokens_;
   ResponseStream::Batch batch = stream_->Take();
   for (const GeneratedToken& token : batch.tokens) {
     if (text_.matched().has_value()) break;  // generated before the engine knew
     Add(token);
     if (text_.matched().has_value()) stream_->Stop();
   }
-  if (!batch.completion.has_value()) return;
-  completion_ = *std::move(batch.completion);
-  ended_ = completion_.status.ok() ? text_.Finish() : completion_.status;
-  delta_.mutable_text()->append(text_.Take());
+  if (batch.completion.has_value()) {
+    completion_ = *std::move(batch.completion);
+    ended_ = completion_.status.ok() ? text_.Finish() : completion_.status;
+    delta_.mutable_text()->append(text_.Take());
+  }
+  return completion_tokens_ - before;
 }
 
 void Answer::Add(const GeneratedToken& token) {

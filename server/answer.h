@@ -19,8 +19,10 @@ class Answer {
  public:
   Answer(std::shared_ptr<ResponseStream> stream, TextStream text);
 
-  // Takes in what has arrived.
-  void Pull();
+  // Takes in what has arrived; returns how many tokens of it count: none behind a stop string.
+  uint32_t Pull();
+  // Of all that was taken in.
+  uint32_t completion_tokens() const { return completion_tokens_; }
 
   // What is new since the last call; nothing when nothing is. Text may come without tokens, and
   // tokens without text.
@@ -40,7 +42,7 @@ class Answer {
   const std::shared_ptr<ResponseStream> stream_;
   TextStream text_;
   v1::TokenDelta delta_;
-  uint32_t completion_tokens_ = 0;  // that were taken in: those behind a stop string do not count
+  uint32_t completion_tokens_ = 0;
   Completion completion_;
   std::optional<absl::Status> ended_;
 };

@@ -76,7 +76,7 @@ void GenerationCall::Cancel() {
 
 absl::Status GenerationCall::Pull() {
   if (!answer_.has_value()) PREGATE_RETURN_IF_ERROR(Explained(Submit()));
-  answer_->Pull();
+  state_.stats.OnTokens(answer_->Pull());
   return absl::OkStatus();
 }
 
@@ -104,7 +104,10 @@ absl::Status GenerationCall::Submit() {
 
 grpc::Status GenerationCall::End(absl::Status status) {
   status = Explained(std::move(status));
-  if (answer_.has_value()) answer_->stream().SetWake(nullptr);
+  if (answer_.has_value()) {
+    answer_->stream().SetWake(nullptr);
+    state_.stats.OnAnswered(answer_->completion_tokens());
+  }
   state_.stats.OnHandled(method_, status);
   state_.logger.Debug("request ended",
                       {{"method", method_},

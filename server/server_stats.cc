@@ -17,7 +17,8 @@ std::string RejectionOf(const absl::Status& status) {
 
 }  // namespace
 
-ServerStats::ServerStats(const std::vector<std::string>& methods) {
+ServerStats::ServerStats(const std::vector<std::string>& methods)
+    : request_generation_tokens_(ExponentialBounds(1, 2, 1 << 20)) {
   for (const std::string& method : methods) handled_.try_emplace(method, kCodes);
   for (const char* reason : {"draining", "invalid", "loading", "queue_full"})
     rejected_.try_emplace(reason);
@@ -53,6 +54,12 @@ void ServerStats::Visit(StatsVisitor& visitor) const {
                       counter.value());
   }
   visit_handled("grpc_server_handled_total", "grpc_method", "grpc_code");
+  visitor.OnCounter(
+      "generation_tokens_total", "Tokens generated and delivered.", {}, generation_tokens_.value());
+  visitor.OnHistogram("request_generation_tokens",
+                      "Generated tokens of a request.",
+                      {},
+                      request_generation_tokens_.Read());
   visitor.OnCounter("stream_write_blocked_seconds_total",
                     "Time that streams with more to send waited for a write to finish.",
                     {},

@@ -20,6 +20,12 @@ class ServerStats {
 
   // A call has been answered. `method` is one of the constructor's.
   void OnHandled(absl::string_view method, const absl::Status& status);
+  // So many tokens of an answer have been taken in; none that is behind a stop string.
+  void OnTokens(size_t tokens) { generation_tokens_.Add(static_cast<double>(tokens)); }
+  // An answer of so many tokens has ended, with or without an error.
+  void OnAnswered(size_t tokens) {
+    request_generation_tokens_.Observe(static_cast<double>(tokens));
+  }
   // A write was in flight for so long while more was ready to be written.
   void OnWriteBlocked(double seconds) { write_blocked_seconds_.Add(seconds); }
 
@@ -31,6 +37,8 @@ class ServerStats {
 
   std::map<std::string, CodeCounters, std::less<>> handled_;
   std::map<std::string, Counter, std::less<>> rejected_;  // by reason
+  Counter generation_tokens_;
+  Histogram request_generation_tokens_;
   Counter write_blocked_seconds_;
 };
 

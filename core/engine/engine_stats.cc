@@ -54,7 +54,6 @@ EngineStats::EngineStats()
       request_decode_seconds_(RequestBounds()),
       request_duration_seconds_(RequestBounds()),
       request_prompt_tokens_(ExponentialBounds(1, 2, 1 << 20)),
-      request_generation_tokens_(ExponentialBounds(1, 2, 1 << 20)),
       step_seconds_{Histogram(ExponentialBounds(0.0005, 2, 10)),
                     Histogram(ExponentialBounds(0.0005, 2, 10)),
                     Histogram(ExponentialBounds(0.0005, 2, 10))},
@@ -76,12 +75,10 @@ void EngineStats::OnStep(Phase phase, size_t sequences, size_t tokens, Duration 
 void EngineStats::OnPromptTokens(size_t tokens) { prompt_tokens_.Add(static_cast<double>(tokens)); }
 
 void EngineStats::OnFirstToken(Duration since_submit) {
-  generation_tokens_.Add();
   time_to_first_token_seconds_.Observe(ToSeconds(since_submit));
 }
 
 void EngineStats::OnNextToken(Duration since_last) {
-  generation_tokens_.Add();
   inter_token_latency_seconds_.Observe(ToSeconds(since_last));
 }
 
@@ -90,7 +87,6 @@ void EngineStats::OnFinished(const Completion& completion, Duration since_submit
   request_duration_seconds_.Observe(ToSeconds(since_submit));
   request_queue_seconds_.Observe(completion.queue_seconds);
   request_prompt_tokens_.Observe(completion.prompt_tokens);
-  request_generation_tokens_.Observe(completion.completion_tokens);
   // A request that ended earlier had no prefill or decode to measure.
   if (completion.completion_tokens >= 1) {
     request_prefill_seconds_.Observe(completion.prefill_seconds);
@@ -104,7 +100,7 @@ void EngineStats::OnFinished(const Completion& completion, Duration since_submit
 
 void EngineStats::Visit(const EngineLoad& load, StatsVisitor& visitor) const {
   VisitRequests(load, visitor);
-  VisitTokens(visitor);
+  VisitPrompts(visitor);
   VisitSteps(load, visitor);
 }
 
@@ -147,21 +143,15 @@ void EngineStats::VisitRequests(const EngineLoad& load, StatsVisitor& visitor) c
                       request_duration_seconds_.Read());
 }
 
-void EngineStats::VisitTokens(StatsVisitor& visitor) const {
+void EngineStats::VisitPrompts(StatsVisitor& visitor) const {
   // No prefix is shared between requests yet: every prompt token is computed.
   constexpr char kPromptHelp[] =
       "Prompt tokens processed, by where their keys and values are from.";
   visitor.OnCounter(
       "prompt_tokens_total", kPromptHelp, {{"source", "computed"}}, prompt_tokens_.value());
   visitor.OnCounter("prompt_tokens_total", kPromptHelp, {{"source", "prefix_cache"}}, 0);
-  visitor.OnCounter(
-      "generation_tokens_total", "Tokens generated and delivered.", {}, generation_tokens_.value());
   visitor.OnHistogram(
       "request_prompt_tokens", "Prompt tokens of a request.", {}, request_prompt_tokens_.Read());
-  visitor.OnHistogram("request_generation_tokens",
-                      "Generated tokens of a request.",
-                      {},
-                      request_generation_tokens_.Read());
 }
 
 void EngineStats::VisitSteps(const EngineLoad& load, StatsVisitor& visitor) const {

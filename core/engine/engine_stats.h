@@ -1,4 +1,5 @@
-// What the engine counts: the request, latency, token and engine groups of the metrics.
+// What the engine counts: the request, latency and engine groups of the metrics, and the prompts'
+// tokens. How many generated tokens count is known where stop strings are found: to the reader.
 #pragma once
 
 #include <array>
@@ -36,7 +37,7 @@ class EngineStats {
   static constexpr size_t kReasons = 5;
 
   void VisitRequests(const EngineLoad& load, StatsVisitor& visitor) const;
-  void VisitTokens(StatsVisitor& visitor) const;
+  void VisitPrompts(StatsVisitor& visitor) const;
   void VisitSteps(const EngineLoad& load, StatsVisitor& visitor) const;
 
   std::array<Counter, kReasons> finished_;
@@ -48,9 +49,7 @@ class EngineStats {
   Histogram request_decode_seconds_;
   Histogram request_duration_seconds_;
   Counter prompt_tokens_;
-  Counter generation_tokens_;
   Histogram request_prompt_tokens_;
-  Histogram request_generation_tokens_;
   std::array<Counter, kPhases> steps_;
   std::array<Histogram, kPhases> step_seconds_;
   Gauge last_step_timestamp_seconds_;

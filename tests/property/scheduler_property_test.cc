@@ -206,7 +206,9 @@ class Simulation {
     }
     RecordedStats stats;
     stats_.Visit({}, stats);
-    RC_ASSERT(stats.value("generation_tokens_total") == static_cast<double>(delivered));
+    RC_ASSERT(stats.count("time_to_first_token_seconds") +
+                  stats.count("inter_token_latency_seconds") ==
+              delivered);
     RC_ASSERT(stats.count("request_duration_seconds") == scripts_.size());
   }
 

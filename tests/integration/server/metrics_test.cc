@@ -105,6 +105,24 @@ TEST(MetricsTest, CountsWhatHappened) {
   EXPECT_EQ(server.Metric("pregate_health_state{state=\"ready\"}"), 1);
 }
 
+TEST(MetricsTest, CountsNoTokenBehindAStopString) {
+  FakeEngineOptions options;
+  options.runner.script = std::vector<uint32_t>(200, 'a' - '!');  // "aaa…", as ids of the tokenizer
+  TestServer server(options);
+  v1::GenerateRequest request = Ask("the", 200);
+  request.mutable_stopping()->add_stop("aaa");
+  uint64_t counted = 0;
+  for (int i = 0; i < 20; ++i) {
+    const Streamed streamed = Generate(server, request);
+    ASSERT_EQ(streamed.choice.finished().stop(), "aaa");
+    EXPECT_EQ(streamed.summary.usage().completion_tokens(), 3u);
+    counted += streamed.summary.usage().completion_tokens();
+  }
+  EXPECT_EQ(server.Metric("pregate_generation_tokens_total"), counted);
+  EXPECT_EQ(server.Metric("pregate_request_generation_tokens_sum"), counted);
+  EXPECT_EQ(server.Metric("pregate_request_generation_tokens_count"), 20);
+}
+
 TEST(MetricsTest, PromtoolAcceptsThem) {
   TestServer loading({}, TestServer::Start::kLoading);
   TestServer server;

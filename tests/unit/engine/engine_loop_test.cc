@@ -432,7 +432,7 @@ TEST_F(EngineLoopTest, CountsWhatItsReadersGot) {
   const RecordedStats stats = Stats();
   EXPECT_EQ(stats.value("finished_total{reason=\"length\"}"), 1);
   EXPECT_EQ(stats.value("prompt_tokens_total{source=\"computed\"}"), 3);
-  EXPECT_EQ(stats.value("generation_tokens_total"), 4);
+  EXPECT_EQ(stats.count("time_to_first_token_seconds"), 1u);
   EXPECT_EQ(stats.value("engine_steps_total{phase=\"prefill\"}"), 1);
   EXPECT_EQ(stats.value("engine_steps_total{phase=\"decode\"}"), 3);
   EXPECT_DOUBLE_EQ(stats.sum("engine_step_seconds{phase=\"decode\"}"), 3);

@@ -40,7 +40,6 @@ TEST(EngineStats, ShowsEveryLabelCombinationFromTheStart) {
                           Pair("finished_total{reason=\"error\"}", 0),
                           Pair("finished_total{reason=\"length\"}", 0),
                           Pair("finished_total{reason=\"stop\"}", 0),
-                          Pair("generation_tokens_total", 0),
                           Pair("kv_cache_blocks{state=\"cached\"}", 0),
                           Pair("kv_cache_blocks{state=\"free\"}", 8),
                           Pair("kv_cache_blocks{state=\"used\"}", 0),
@@ -63,7 +62,6 @@ TEST(EngineStats, ShowsEveryLabelCombinationFromTheStart) {
                           "inter_token_latency_seconds",
                           "request_decode_seconds",
                           "request_duration_seconds",
-                          "request_generation_tokens",
                           "request_prefill_seconds",
                           "request_prompt_tokens",
                           "request_queue_seconds",
@@ -149,7 +147,6 @@ TEST(EngineStats, MeasuresOnlyThePhasesThatARequestHad) {
   const RecordedStats recorded = Visit(stats);
   EXPECT_EQ(recorded.count("request_queue_seconds"), 3u);
   EXPECT_EQ(recorded.sum("request_prompt_tokens"), 30);
-  EXPECT_EQ(recorded.sum("request_generation_tokens"), 6);
   EXPECT_EQ(recorded.count("request_prefill_seconds"), 2u);
   EXPECT_EQ(recorded.count("request_decode_seconds"), 2u);
   EXPECT_EQ(recorded.count("time_per_output_token_seconds"), 1u);

@@ -87,7 +87,7 @@ TEST_F(AnswerTest, NamesTheStopTokenId) {
 TEST_F(AnswerTest, AStopStringEndsTheStreamAndDropsWhatFollows) {
   Answer answer = Make({"e t"});
   Push({kHe, kSpaceThe, kHe, kHe});
-  answer.Pull();
+  EXPECT_EQ(answer.Pull(), 2u);
   EXPECT_EQ(stream_->reader_state(), ResponseStream::ReaderState::kStopped);
   const std::optional<v1::TokenDelta> delta = answer.TakeDelta();
   ASSERT_TRUE(delta.has_value());
@@ -95,7 +95,7 @@ TEST_F(AnswerTest, AStopStringEndsTheStreamAndDropsWhatFollows) {
   EXPECT_EQ(delta->text(), "h");
   // The engine had got to the length before it knew.
   stream_->Finish({.status = absl::OkStatus(), .reason = FinishReason::kLength});
-  answer.Pull();
+  EXPECT_EQ(answer.Pull(), 0u);
   EXPECT_FALSE(answer.TakeDelta().has_value());
   EXPECT_EQ(answer.finished().reason(), v1::FINISH_REASON_STOP);
   EXPECT_EQ(answer.finished().stop(), "e t");

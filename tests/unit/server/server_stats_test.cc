@@ -24,7 +24,7 @@ TEST(ServerStatsTest, EverySeriesIsThereFromTheStart) {
     if (absl::StartsWith(series, "requests_total{")) ++requests;
   }
   EXPECT_EQ(requests, 2u * 17);
-  EXPECT_EQ(recorded.values().size(), 2u * 2 * 17 + 4 + 1);
+  EXPECT_EQ(recorded.values().size(), 2u * 2 * 17 + 4 + 2);
 }
 
 TEST(ServerStatsTest, CountsByMethodAndCode) {
@@ -39,6 +39,18 @@ TEST(ServerStatsTest, CountsByMethodAndCode) {
   EXPECT_EQ(recorded.value("grpc_server_handled_total{grpc_method=\"Generate\",grpc_code=\"OK\"}"),
             2);
   EXPECT_EQ(recorded.value("stream_write_blocked_seconds_total"), 0.5);
+}
+
+TEST(ServerStatsTest, CountsTokensAsTheyComeAndByAnswer) {
+  ServerStats stats({"Generate"});
+  stats.OnTokens(1);
+  stats.OnTokens(4);
+  EXPECT_EQ(Read(stats).value("generation_tokens_total"), 5);
+  EXPECT_EQ(Read(stats).count("request_generation_tokens"), 0u);
+  stats.OnAnswered(5);
+  stats.OnAnswered(0);
+  EXPECT_EQ(Read(stats).count("request_generation_tokens"), 2u);
+  EXPECT_EQ(Read(stats).sum("request_generation_tokens"), 5);
 }
 
 TEST(ServerStatsTest, CountsRejectionsByReason) {
