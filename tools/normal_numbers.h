@@ -22,7 +22,7 @@ class NormalNumbers {
 
   void Fill(absl::Span<float> values, double mean, double deviation) {
     // Four whole numbers below 2^16, each of variance 2^32 / 12. No sum is in the middle.
-    constexpr float kMiddle = 4 * 65535 / 2 - 0.5f;
+    constexpr float kMiddle = 2 * 65535 - 0.5f;
     const auto middle = static_cast<float>(mean);
     const auto scale = static_cast<float>(deviation * std::sqrt(3.0) / 65536);
     for (float& value : values) {

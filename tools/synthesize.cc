@@ -205,7 +205,7 @@ nlohmann::ordered_json ShapeConfig(const std::string& name) {
 
 absl::Status Synthesize(const SynthesizeOptions& options) {
   PREGATE_ASSIGN_OR_RETURN(UnfinishedFolder folder, UnfinishedFolder::Create(options.out));
-  const absl::Status filled = Fill(folder, options);
+  absl::Status filled = Fill(folder, options);
   if (filled.ok()) return folder.Finish();
   folder.Discard();
   return filled;

@@ -183,7 +183,7 @@ void EncodeSparseRow(const EncodedMatrix& matrix,
   const uint64_t index_bytes = CeilDivide(matrix.in, 8);
   auto* indices = PartOf<uint8_t>(record, matrix.indices + row * index_bytes);
   std::fill_n(indices, index_bytes, uint8_t{0});
-  for (uint32_t group = 0; group < matrix.in / 4; ++group) {
+  for (size_t group = 0; group < matrix.in / 4; ++group) {
     const float* const four = weights + group * 4;
     const auto [low, high] = TwoLargest(four);
     values[group * 2] = ToInt8(four[low], scale);
