@@ -18,14 +18,54 @@ std::string ShortCount(uint64_t count) {
   return absl::StrCat(count);
 }
 
-// "61.3 % hits, 8.0 % late, 30.7 % misses".
-std::string Rates(const v1::ExpertLookups& lookups) {
-  const auto all = static_cast<double>(lookups.hits() + lookups.late_hits() + lookups.misses());
+// "61.3 %"; "-" of nothing.
+std::string Share(uint64_t part, uint64_t all) {
+  if (all == 0) return "-";
+  return absl::StrFormat("%.1f %%", 100.0 * static_cast<double>(part) / static_cast<double>(all));
+}
+
+uint64_t Count(const v1::ExpertLookups& lookups) {
+  return lookups.hits() + lookups.late_hits() + lookups.misses();
+}
+
+std::string Lookups(const v1::ExpertLookups& lookups) {
+  const uint64_t all = Count(lookups);
   if (all == 0) return "none yet";
-  return absl::StrFormat("%.1f %% hits, %.1f %% late, %.1f %% misses",
-                         100.0 * static_cast<double>(lookups.hits()) / all,
-                         100.0 * static_cast<double>(lookups.late_hits()) / all,
-                         100.0 * static_cast<double>(lookups.misses()) / all);
+  return absl::StrCat(ShortCount(all),
+                      ": ",
+                      Share(lookups.hits(), all),
+                      " hits, ",
+                      Share(lookups.late_hits(), all),
+                      " late, ",
+                      Share(lookups.misses(), all),
+                      " misses");
+}
+
+std::string Prefetched(const v1::PrefetchBytes& bytes) {
+  return absl::StrCat(FormatBytes(bytes.useful()),
+                      " useful, ",
+                      FormatBytes(bytes.late()),
+                      " late, ",
+                      FormatBytes(bytes.wasted()),
+                      " wasted, ",
+                      FormatBytes(bytes.cancelled()),
+                      " cancelled, ",
+                      FormatBytes(bytes.pending()),
+                      " pending");
+}
+
+std::string Layers(const v1::GetExpertCacheResponse& cache) {
+  std::vector<std::vector<std::string>> rows = {{"LAYER", "LOOK-UPS", "HITS", "LATE", "MISSES"}};
+  for (const v1::ExpertCacheLayer& layer : cache.layers()) {
+    const v1::ExpertLookups& lookups = layer.lookups();
+    const uint64_t all = Count(lookups);
+    rows.push_back({absl::StrCat(layer.layer()),
+                    absl::StrCat(all),
+                    Share(lookups.hits(), all),
+                    Share(lookups.late_hits(), all),
+                    Share(lookups.misses(), all)});
+  }
+  return FormatTable(rows);
 }
 
 std::string Slots(const v1::GetExpertCacheResponse& cache) {
@@ -44,11 +84,12 @@ std::string Slots(const v1::GetExpertCacheResponse& cache) {
 
 std::string SpeculationText(const v1::Speculation& speculation) {
   if (speculation.predicted() == 0) return speculation.mode();
-  return absl::StrFormat("%s, %.1f %% of %d predictions were right",
-                         speculation.mode(),
-                         100.0 * static_cast<double>(speculation.correct()) /
-                             static_cast<double>(speculation.predicted()),
-                         speculation.predicted());
+  return absl::StrCat(speculation.mode(),
+                      ", ",
+                      Share(speculation.correct(), speculation.predicted()),
+                      " of ",
+                      ShortCount(speculation.predicted()),
+                      " predictions were right");
 }
 
 }  // namespace
@@ -88,30 +129,19 @@ std::string FormatStats(const v1::GetServerInfoResponse& info, const v1::GetLoad
 }
 
 std::string FormatExpertCache(const v1::GetExpertCacheResponse& cache) {
-  const v1::PrefetchBytes& prefetched = cache.prefetch_bytes();
-  std::string text = FormatTable(
+  const std::string text = FormatTable(
       {{"experts", Slots(cache)},
-       {"look-ups", Rates(cache.lookups())},
+       {"look-ups", Lookups(cache.lookups())},
        {"loaded",
-        absl::StrCat(FormatBytes(cache.demanded_bytes()),
-                     " on demand; prefetched ",
-                     FormatBytes(prefetched.useful()),
-                     " useful, ",
-                     FormatBytes(prefetched.late()),
-                     " late, ",
-                     FormatBytes(prefetched.wasted()),
-                     " wasted")},
+        absl::StrCat(
+            FormatBytes(cache.demanded_bytes()), " on demand, ", cache.evictions(), " evictions")},
+       {"prefetched", Prefetched(cache.prefetch_bytes())},
        {"stall", absl::StrFormat("%.3f s", cache.stall_seconds())},
        {"policy",
         absl::StrCat(
             cache.memory_strategy(), ", ", cache.eviction(), ", codec ", cache.expert_codec())},
        {"speculation", SpeculationText(cache.speculation())}});
-  if (cache.layers().empty()) return text;
-  std::vector<std::vector<std::string>> rows = {{"LAYER", "LOOK-UPS"}};
-  for (const v1::ExpertCacheLayer& layer : cache.layers()) {
-    rows.push_back({absl::StrCat(layer.layer()), Rates(layer.lookups())});
-  }
-  return absl::StrCat(text, "\n", FormatTable(rows));
+  return cache.layers().empty() ? text : absl::StrCat(text, "\n", Layers(cache));
 }
 
 }  // namespace pregate

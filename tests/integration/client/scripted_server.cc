@@ -13,6 +13,32 @@ std::chrono::steady_clock::time_point Patience() {
   return std::chrono::steady_clock::now() + std::chrono::seconds(30);
 }
 
+const grpc::Status kNoCache(grpc::StatusCode::FAILED_PRECONDITION, "there is no expert cache");
+
+// Sends `trace` in small pieces and ends with `status`.
+class TraceCall final : public grpc::ServerWriteReactor<v1::DumpRoutingTraceResponse> {
+ public:
+  TraceCall(std::string trace, grpc::Status status)
+      : trace_(std::move(trace)), status_(std::move(status)) {
+    SendNext();
+  }
+
+ private:
+  void SendNext() {
+    if (sent_ >= trace_.size()) return Finish(status_);
+    piece_.set_data(trace_.substr(sent_, 3));
+    sent_ += 3;
+    StartWrite(&piece_);
+  }
+  void OnWriteDone(bool ok) override { ok ? SendNext() : Finish(grpc::Status::CANCELLED); }
+  void OnDone() override { delete this; }
+
+  const std::string trace_;
+  const grpc::Status status_;
+  size_t sent_ = 0;
+  v1::DumpRoutingTraceResponse piece_;
+};
+
 }  // namespace
 
 GenerateCall::GenerateCall(const grpc::CallbackServerContext& context,
@@ -126,6 +152,13 @@ void ScriptedServer::SetError(const grpc::Status& error) {
   error_ = error;
 }
 
+void ScriptedServer::SetExpertCache(const v1::GetExpertCacheResponse& cache,
+                                    const std::string& trace) {
+  MutexLock lock(mutex_);
+  expert_cache_ = cache;
+  trace_ = trace;
+}
+
 grpc::ServerWriteReactor<v1::GenerateResponse>* ScriptedServer::Generate(
     Context* context, const v1::GenerateRequest* request) {
   MutexLock lock(mutex_);
@@ -187,6 +220,24 @@ ScriptedServer::Reactor* ScriptedServer::GetLoad(Context* context,
   response->set_requests_running(3);
   response->set_max_running(64);
   return Finish(context);
+}
+
+// Layers are told of when they are asked for.
+ScriptedServer::Reactor* ScriptedServer::GetExpertCache(Context* context,
+                                                        const v1::GetExpertCacheRequest* request,
+                                                        v1::GetExpertCacheResponse* response) {
+  Reactor* const reactor = context->DefaultReactor();
+  MutexLock lock(mutex_);
+  if (expert_cache_.has_value()) *response = *expert_cache_;
+  if (!request->include_layers()) response->clear_layers();
+  reactor->Finish(expert_cache_.has_value() ? grpc::Status::OK : kNoCache);
+  return reactor;
+}
+
+grpc::ServerWriteReactor<v1::DumpRoutingTraceResponse>* ScriptedServer::DumpRoutingTrace(
+    Context*, const v1::DumpRoutingTraceRequest*) {
+  MutexLock lock(mutex_);
+  return new TraceCall(trace_, expert_cache_.has_value() ? error_ : kNoCache);  // deletes itself
 }
 
 ScriptedServer::Reactor* ScriptedServer::Finish(Context* context) {

@@ -64,6 +64,9 @@ class ScriptedServer final : private v1::InferenceService::CallbackService,
 
   // What the other methods answer: echoes, or this error.
   void SetError(const grpc::Status& error);
+  // What GetExpertCache answers, and DumpRoutingTrace in pieces of three bytes. Without a cache
+  // both answer FAILED_PRECONDITION.
+  void SetExpertCache(const v1::GetExpertCacheResponse& cache, const std::string& trace);
   // The model that GetModel and ListModels tell of.
   v1::Model& model() { return model_; }
 
@@ -91,6 +94,11 @@ class ScriptedServer final : private v1::InferenceService::CallbackService,
   Reactor* GetLoad(Context* context,
                    const v1::GetLoadRequest* request,
                    v1::GetLoadResponse* response) override;
+  Reactor* GetExpertCache(Context* context,
+                          const v1::GetExpertCacheRequest* request,
+                          v1::GetExpertCacheResponse* response) override;
+  grpc::ServerWriteReactor<v1::DumpRoutingTraceResponse>* DumpRoutingTrace(
+      Context* context, const v1::DumpRoutingTraceRequest* request) override;
   Reactor* Finish(Context* context);
 
   std::string address_;
@@ -98,6 +106,8 @@ class ScriptedServer final : private v1::InferenceService::CallbackService,
   Mutex mutex_;
   CondVar arrived_;
   grpc::Status error_ ABSL_GUARDED_BY(mutex_);
+  std::optional<v1::GetExpertCacheResponse> expert_cache_ ABSL_GUARDED_BY(mutex_);
+  std::string trace_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<GenerateCall>> calls_ ABSL_GUARDED_BY(mutex_);
   size_t num_awaited_ ABSL_GUARDED_BY(mutex_) = 0;
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;

@@ -1,14 +1,17 @@
+#include <filesystem>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "nlohmann/json.hpp"
 #include "tests/integration/client/client_test.h"
+#include "tests/support/temp_folder.h"
 
 namespace pregate {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 TEST(HealthTest, ExitsOneUnlessServing) {
@@ -78,6 +81,68 @@ TEST(ServerStateTest, ModelsAndStatsAsTablesAndAsJson) {
   const auto stats = nlohmann::json::parse(RunProgram(Pregate(server, {"stats", "--json"})).out);
   EXPECT_EQ(stats["server_info"]["version"], "1.2.3");
   EXPECT_EQ(stats["load"]["requests_running"], 3);
+}
+
+v1::GetExpertCacheResponse Cache() {
+  v1::GetExpertCacheResponse cache;
+  cache.set_num_layers(1);
+  cache.set_num_experts(8);
+  cache.set_slots(2);
+  cache.mutable_lookups()->set_hits(3);
+  cache.mutable_lookups()->set_misses(1);
+  *cache.add_layers()->mutable_lookups() = cache.lookups();
+  return cache;
+}
+
+TEST(StatsTest, ShowsTheExpertCacheAndItsLayersWhenAsked) {
+  ScriptedServer server;
+  EXPECT_THAT(RunProgram(Pregate(server, {"stats"})).out, Not(HasSubstr("experts")));
+  EXPECT_THAT(RunProgram(Pregate(server, {"stats", "--json"})).out, Not(HasSubstr("expert_cache")));
+
+  server.SetExpertCache(Cache(), "");
+  const std::string brief = RunProgram(Pregate(server, {"stats"})).out;
+  EXPECT_THAT(brief, HasSubstr("\nexperts      2 slots for 8 experts (25 %)"));
+  EXPECT_THAT(brief, Not(HasSubstr("LAYER")));
+  EXPECT_THAT(RunProgram(Pregate(server, {"stats", "--layers"})).out,
+              HasSubstr("\n0      4         75.0 %  0.0 %  25.0 %\n"));
+  const auto stats =
+      nlohmann::json::parse(RunProgram(Pregate(server, {"stats", "--layers", "--json"})).out);
+  EXPECT_EQ(stats["expert_cache"]["slots"], 2);
+  EXPECT_EQ(stats["expert_cache"]["layers"][0]["lookups"]["hits"], "3");
+}
+
+TEST(TraceTest, WritesWhatTheServerSends) {
+  ScriptedServer server;
+  const TempFolder folder;
+  const std::string trace("any\0bytes", 9);
+  server.SetExpertCache(Cache(), trace);
+  ProgramResult result = RunProgram(Pregate(server, {"trace", folder / "trace"}));
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(result.out, absl::StrCat("9 B in ", folder / "trace", "\n"));
+  EXPECT_EQ(ReadFile(folder / "trace"), trace);
+  result = RunProgram(Pregate(server, {"trace", folder / "trace", "--json"}));
+  EXPECT_EQ(result.out, "{\"bytes\":9}\n");
+  EXPECT_EQ(RunProgram(Pregate(server, {"trace"})).exit_code, 2) << "it has to know where to";
+}
+
+TEST(TraceTest, LeavesNoFileOfATraceThatDidNotCome) {
+  ScriptedServer server;
+  const TempFolder folder;
+  ProgramResult result = RunProgram(Pregate(server, {"trace", folder / "trace"}));
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, StartsWith("pregate: there is no expert cache (FAILED_PRECONDITION)"));
+  server.SetExpertCache(Cache(), "half of it");
+  server.SetError(grpc::Status(grpc::StatusCode::INTERNAL, "lost"));
+  result = RunProgram(Pregate(server, {"trace", folder / "trace"}));
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, StartsWith("pregate: lost (INTERNAL)"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "trace"));
+
+  server.SetError(grpc::Status::OK);
+  result = RunProgram(Pregate(server, {"trace", folder / "nowhere/trace"}));
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err,
+              StartsWith(absl::StrCat("pregate: cannot write ", folder / "nowhere/trace")));
 }
 
 TEST(TokenizeTest, IdsGoThereAndBack) {
