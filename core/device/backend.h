@@ -67,7 +67,7 @@ class Event {
    public:
     virtual ~State() = default;
     virtual bool Ready() const = 0;
-    // The stream's error when the work before this point failed.
+    // The stream's first error before this point that its Synchronize had not told yet.
     virtual absl::Status BlockUntilReady() const = 0;
   };
 
@@ -98,10 +98,13 @@ class Stream {
   // The point behind all work given so far.
   virtual Event Record() = 0;
 
-  // Later work of this stream begins after `event`, which may be of any stream of the backend.
+  // Later work of this stream begins after `event`, which may be of any stream of the backend. That
+  // work before it failed does not keep this stream from going on: who waits for the event on the
+  // host is told.
   virtual void Wait(const Event& event) = 0;
 
-  // Waits on the calling thread for all work given so far; its first error.
+  // Waits on the calling thread for all work given so far; its first error that no earlier call
+  // has told.
   virtual absl::Status Synchronize() = 0;
 };
 
@@ -110,17 +113,21 @@ struct MemoryInfo {
   uint64_t free_bytes = 0;
 };
 
+// RESOURCE_EXHAUSTED, as every backend says it.
+absl::Status NotEnoughMemory(MemoryKind kind, uint64_t bytes, uint64_t free_bytes);
+
 // Thread-safe. Outlives what it makes.
 class Backend {
  public:
   virtual ~Backend() = default;
 
-  // RESOURCE_EXHAUSTED names the kind, the bytes asked for and what is free.
+  // `bytes` > 0, of any content. NotEnoughMemory where there is not that much.
   virtual absl::StatusOr<Buffer> Allocate(MemoryKind kind, size_t bytes) = 0;
 
   // Addresses for `bytes` of device memory without the memory. Commit and Decommit give memory to
   // spans of it and take it back, in multiples of commit_bytes(); what lies elsewhere keeps its
-  // place and content. Committing twice, or decommitting what is not committed, is allowed.
+  // place and content. Committing twice, or decommitting what is not committed, is allowed; a
+  // commit that fails changes nothing. No work on a span may be under way when it is decommitted.
   virtual absl::StatusOr<Buffer> Reserve(size_t bytes) = 0;
   virtual absl::Status Commit(const Buffer& reserved, size_t offset, size_t bytes) = 0;
   virtual absl::Status Decommit(const Buffer& reserved, size_t offset, size_t bytes) = 0;

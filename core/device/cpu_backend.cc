@@ -56,18 +56,6 @@ uint64_t AvailableBytes() {
          static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
-absl::string_view KindName(MemoryKind kind) {
-  switch (kind) {
-    case MemoryKind::kHost:
-      return "host";
-    case MemoryKind::kPinned:
-      return "pinned";
-    case MemoryKind::kDevice:
-      return "device";
-  }
-  PREGATE_CHECK(false, "unknown memory kind ", static_cast<int>(kind));
-}
-
 void Unmap(std::byte* data, size_t size) { PREGATE_CHECK(munmap(data, size) == 0); }
 
 // A point that a stream's worker reaches.
@@ -234,14 +222,7 @@ absl::StatusOr<Buffer> CpuBackend::Allocate(MemoryKind kind, size_t bytes) {
   if (bytes <= available) {
     data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   }
-  if (data == MAP_FAILED) {
-    return absl::ResourceExhaustedError(absl::StrCat(FormatBytes(bytes),
-                                                     " of ",
-                                                     KindName(kind),
-                                                     " memory were asked for; ",
-                                                     FormatBytes(available),
-                                                     " are free"));
-  }
+  if (data == MAP_FAILED) return NotEnoughMemory(kind, bytes, available);
   // Fewer misses in the TLB; a kernel without huge pages ignores it.
   if (bytes >= kHugePage) madvise(data, bytes, MADV_HUGEPAGE);
   return Buffer(static_cast<std::byte*>(data), bytes, kind, Unmap);
@@ -269,12 +250,9 @@ absl::StatusOr<Buffer> CpuBackend::Reserve(size_t bytes) {
 absl::Status CpuBackend::Commit(const Buffer& reserved, size_t offset, size_t bytes) {
   PREGATE_CHECK(offset % commit_bytes() == 0 && bytes % commit_bytes() == 0);
   PREGATE_CHECK(offset + bytes <= reserved.size());
-  if (bytes > AvailableBytes() ||
-      mprotect(reserved.data() + offset, bytes, PROT_READ | PROT_WRITE) != 0) {
-    return absl::ResourceExhaustedError(absl::StrCat(FormatBytes(bytes),
-                                                     " of device memory were asked for; ",
-                                                     FormatBytes(AvailableBytes()),
-                                                     " are free"));
+  const uint64_t available = AvailableBytes();
+  if (bytes > available || mprotect(reserved.data() + offset, bytes, PROT_READ | PROT_WRITE) != 0) {
+    return NotEnoughMemory(MemoryKind::kDevice, bytes, available);
   }
   madvise(reserved.data() + offset, bytes, MADV_HUGEPAGE);
   return absl::OkStatus();
