@@ -14,7 +14,7 @@ trap finish EXIT
 
 say() { if [ -t 1 ]; then printf '\n\033[1m%s\033[0m\n' "$*"; else printf '\n%s\n' "$*"; fi; }
 
-offload=(--expert-capacity 25% --simulated-link 2GiB/s,10us)
+offload=(--expert-capacity 25% --simulated-link "2GiB/s,10us")
 say "\$ pregated --model models/switch-mini ${offload[*]}    (speculation: pregate, the default of a pre-gated model)"
 # Port 0 lets the system choose, so that the demo never collides with a server that runs; the log says what it chose.
 "$bin/pregated" --model models/switch-mini "${offload[@]}" --listen 127.0.0.1:0 --http-listen 127.0.0.1:0 2>"$log" &
