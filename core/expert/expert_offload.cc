@@ -181,7 +181,7 @@ absl::Status ExpertOffload::Parts::Apply(SlotPlan plan) {
 
 absl::Status ExpertOffload::Parts::SetCapacity(absl::string_view capacity) {
   MutexLock lock(mutex_);
-  const absl::string_view strategy = plan_.is_unified ? "single_async" : plan_.strategy;
+  const std::string strategy = plan_.is_unified ? "single_async" : plan_.strategy;
   PREGATE_ASSIGN_OR_RETURN(SlotPlan plan, PlanSlots(strategy, capacity, options_.slot_needs));
   PREGATE_RETURN_IF_ERROR(Apply(std::move(plan)));
   capacity_ = std::string(capacity);

@@ -208,6 +208,11 @@ TEST_F(ExpertAdminTest, ChangesTheMemoryStrategy) {
   EXPECT_EQ(strategy_.memory_strategy(), "cpu_offload");
   EXPECT_EQ(strategy_.slots(), 0u);
   EXPECT_TRUE(Read().unified_memory());
+  ASSERT_TRUE(SetCapacity("6").ok());
+  EXPECT_EQ(Read().memory_strategy(), "single_async") << "slots are for that";
+  EXPECT_EQ(Read().slots(), 6u);
+  ASSERT_TRUE(SetMemoryStrategy("streaming").ok());
+  EXPECT_EQ(strategy_.memory_strategy(), "streaming");
   ASSERT_TRUE(SetMemoryStrategy("auto").ok());
   EXPECT_EQ(strategy_.memory_strategy(), "single_async");
   EXPECT_GT(strategy_.slots(), 0u);
