@@ -126,6 +126,7 @@ int Main(int argc, char** argv) {
   bool print_plan = false;
   const std::vector<Flag> flags = ServerFlags(options);
   CLI::App app("Serves one Mixture-of-Experts model over gRPC.", kProgram);
+  app.get_formatter()->column_width(37);  // most flags on one line, so that --help fits a screen
   app.add_option(
          "--config", config_file, "configuration in protobuf text format; flags override it")
       ->type_name("FILE");

@@ -52,7 +52,7 @@ TEST(FailureTest, AWrongCommandLineIsOneLineAndTwo) {
 
 TEST(FailureTest, HelpFitsAScreen) {
   for (const std::string command :
-       {"", "generate", "chat", "tokenize", "detokenize", "models", "health", "stats"}) {
+       {"", "generate", "chat", "tokenize", "detokenize", "models", "health", "stats", "trace"}) {
     std::vector<std::string> argv = {BuiltProgram("pregate")};
     if (!command.empty()) argv.push_back(command);
     argv.push_back("--help");

@@ -1,4 +1,6 @@
 // What the daemon says to a command line or a configuration that it cannot serve with.
+#include <algorithm>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/integration/pregated/daemon.h"
@@ -25,6 +27,13 @@ void ExpectUsageError(const std::vector<std::string>& arguments, const std::stri
   EXPECT_EQ(result.out, "");
   EXPECT_THAT(result.err, MatchesRegex("pregated: [^\n]*\n"));
   EXPECT_THAT(result.err, HasSubstr(what));
+}
+
+TEST(CommandLineTest, HelpFitsAScreen) {
+  const ProgramResult result = RunPregated({"--help"});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.out, HasSubstr("--expert-capacity"));
+  EXPECT_LE(std::count(result.out.begin(), result.out.end(), '\n'), 50);
 }
 
 TEST(CommandLineTest, AnUnknownFlagIsAUsageError) {
