@@ -207,7 +207,7 @@ absl::Status WriteRoutingTrace(const std::string& path, const RoutingTrace& trac
   file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   file.close();
   if (!file || std::rename(temporary.c_str(), path.c_str()) != 0) {
-    const absl::Status status = absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", path));
+    absl::Status status = absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", path));
     std::remove(temporary.c_str());
     return status;
   }
