@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "core/expert/eviction_policy.h"
@@ -22,12 +23,12 @@ class BeladyEviction final : public EvictionPolicy {
   void Rank(absl::Span<const uint32_t> candidates, absl::Span<float> worth) const override;
 
  private:
-  // The next look-up that needs the expert, from the present one on.
-  uint32_t NextUse(uint32_t expert) const;
+  static constexpr uint32_t kNever = std::numeric_limits<uint32_t>::max();
 
-  std::vector<std::vector<uint32_t>> uses_;  // [experts]: numbers of the look-ups, ascending
-  std::vector<uint32_t> passed_;             // [experts]: of its uses, how many are over
-  uint32_t lookups_ = 0;                     // so far
+  std::vector<uint32_t> uses_;      // expert by expert: its look-ups, ascending, then kNever
+  std::vector<size_t> next_;        // [experts]: in uses_, the first that is not over
+  std::vector<uint32_t> next_use_;  // [experts]: uses_ at next_
+  uint32_t lookups_ = 0;            // so far
 };
 
 }  // namespace pregate

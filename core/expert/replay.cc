@@ -85,7 +85,7 @@ class ReplaySlots {
         residents_.push_back(expert);
       } else {
         if (next_victim == victims_.size()) return;
-        const uint32_t slot = victims_[next_victim++].second;
+        const uint32_t slot = victims_[next_victim++].slot;
         slot_of_[residents_[slot]] = kNone;
         residents_[slot] = expert;
         slot_of_[expert] = slot;
@@ -94,25 +94,37 @@ class ReplaySlots {
     }
   }
 
-  // The `count` slots that are worth least, but for those of `experts`.
+  // The `count` slots that are worth least, but for those of `experts`; of equals those of the
+  // lowest experts. Fewer when there are no more.
   void FindVictims(size_t count, absl::Span<const uint32_t> experts, const EvictionPolicy& policy) {
     policy.Rank(residents_, absl::MakeSpan(worth_.data(), residents_.size()));
     for (const uint32_t expert : experts) {
       if (slot_of_[expert] != kNone) worth_[slot_of_[expert]] = kProtected;
     }
     victims_.clear();
-    if (count == 1) {
-      const auto least = std::min_element(worth_.begin(), worth_.begin() + residents_.size());
-      if (*least != kProtected) victims_.emplace_back(*least, least - worth_.begin());
-      return;
-    }
+    float limit = kProtected;  // what is worth more is no victim
     for (uint32_t slot = 0; slot < residents_.size(); ++slot) {
-      if (worth_[slot] != kProtected) victims_.emplace_back(worth_[slot], slot);
+      if (worth_[slot] > limit || worth_[slot] == kProtected) continue;
+      const Victim victim = {worth_[slot], residents_[slot], slot};
+      if (victims_.size() == count) {
+        if (victims_.front() < victim) continue;
+        std::pop_heap(victims_.begin(), victims_.end());
+        victims_.pop_back();
+      }
+      victims_.push_back(victim);
+      std::push_heap(victims_.begin(), victims_.end());
+      if (victims_.size() == count) limit = victims_.front().worth;
     }
-    if (victims_.size() <= count) return;
-    std::nth_element(victims_.begin(), victims_.begin() + count, victims_.end());
-    victims_.resize(count);
   }
+
+  struct Victim {
+    float worth = 0;
+    uint32_t expert = 0;
+    uint32_t slot = 0;
+    friend bool operator<(const Victim& a, const Victim& b) {
+      return a.worth < b.worth || (a.worth == b.worth && a.expert < b.expert);
+    }
+  };
 
   static constexpr float kProtected = std::numeric_limits<float>::infinity();
 
@@ -120,8 +132,8 @@ class ReplaySlots {
   std::vector<uint32_t> slot_of_;    // [experts]
   std::vector<uint32_t> residents_;  // by slot
   std::vector<uint32_t> missing_;
-  std::vector<float> worth_;                         // by slot
-  std::vector<std::pair<float, uint32_t>> victims_;  // worth and slot
+  std::vector<float> worth_;     // by slot
+  std::vector<Victim> victims_;  // a heap, the one worth most in front
 };
 
 }  // namespace
