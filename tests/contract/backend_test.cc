@@ -3,10 +3,12 @@
 
 #include <cstring>
 #include <thread>
+#include <vector>
 
 #include "core/device/cpu_backend.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/support/manual_backend.h"
 
 namespace pregate {
 namespace {
@@ -23,6 +25,8 @@ std::unique_ptr<Backend> MakePacedCpu() {
   return std::make_unique<CpuBackend>(
       SimulatedLink{.bytes_per_second = 1e9, .latency_seconds = 1e-5});
 }
+
+std::unique_ptr<Backend> MakeManual() { return std::make_unique<ManualBackend>(); }
 
 class BackendTest : public testing::TestWithParam<Case> {
  protected:
@@ -102,6 +106,24 @@ TEST_P(BackendTest, AnEventPassesBehindTheWorkBeforeIt) {
   EXPECT_EQ(to.data()[kBytes - 1], std::byte{9});
 }
 
+TEST_P(BackendTest, SeveralThreadsWaitForOneEvent) {
+  const Buffer from = Allocate(MemoryKind::kPinned);
+  const Buffer to = Allocate(MemoryKind::kDevice);
+  std::memset(from.data(), 4, kBytes);
+  const std::unique_ptr<Stream> stream = MakeStream();
+  stream->CopyAsync(to.data(), from.data(), kBytes);
+  const Event event = stream->Record();
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([event, &to] {
+      EXPECT_TRUE(event.BlockUntilReady().ok());
+      EXPECT_TRUE(event.Ready());
+      EXPECT_EQ(to.data()[kBytes - 1], std::byte{4});
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
 TEST_P(BackendTest, ADefaultEventHasPassed) {
   const Event event;
   EXPECT_TRUE(event.Ready());
@@ -127,6 +149,27 @@ TEST_P(BackendTest, AStreamWaitsForAnother) {
     ASSERT_TRUE(second->Synchronize().ok());
     ASSERT_EQ(c.data()[kBytes - 1], std::byte(value));
   }
+}
+
+TEST_P(BackendTest, TheCallerWaitsForAStream) {
+  const Buffer from = Allocate(MemoryKind::kPinned);
+  const Buffer to = Allocate(MemoryKind::kDevice);
+  std::memset(from.data(), 6, kBytes);
+  const std::unique_ptr<Stream> stream = MakeStream();
+  CallerStream caller;
+  stream->CopyAsync(to.data(), from.data(), kBytes);
+  caller.Wait(stream->Record());
+  EXPECT_EQ(to.data()[kBytes - 1], std::byte{6});
+  // The other way round there is nothing to wait for.
+  stream->Wait(caller.Record());
+  EXPECT_TRUE(stream->Synchronize().ok());
+  EXPECT_TRUE(caller.Synchronize().ok());
+}
+
+TEST_P(BackendTest, AStreamWaitsForItself) {
+  const std::unique_ptr<Stream> stream = MakeStream();
+  stream->Wait(stream->Record());
+  EXPECT_TRUE(stream->Synchronize().ok());
 }
 
 TEST_P(BackendTest, AStreamTakesWorkFromManyThreads) {
@@ -175,9 +218,24 @@ TEST_P(BackendTest, ReservedMemoryComesAndGoesInPlace) {
   EXPECT_EQ(reserved->data()[0], std::byte{1});
 }
 
+TEST_P(BackendTest, ACommitOfMoreThanThereIsChangesNothing) {
+  constexpr size_t kUnit = Backend::commit_bytes();
+  const size_t too_many = backend_->memory().total_bytes / kUnit * 2;
+  const absl::StatusOr<Buffer> reserved = backend_->Reserve(too_many * kUnit);
+  ASSERT_TRUE(reserved.ok()) << reserved.status() << ": addresses are not memory";
+  ASSERT_TRUE(backend_->Commit(*reserved, 0, kUnit).ok());
+  std::memset(reserved->data(), 8, kUnit);
+  const absl::Status status = backend_->Commit(*reserved, 0, too_many * kUnit);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("device memory"));
+  EXPECT_EQ(reserved->data()[kUnit - 1], std::byte{8});
+}
+
 INSTANTIATE_TEST_SUITE_P(All,
                          BackendTest,
-                         testing::Values(Case{"Cpu", MakeCpu}, Case{"PacedCpu", MakePacedCpu}),
+                         testing::Values(Case{"Cpu", MakeCpu},
+                                         Case{"PacedCpu", MakePacedCpu},
+                                         Case{"Manual", MakeManual}),
                          [](const auto& test) { return test.param.name; });
 
 }  // namespace

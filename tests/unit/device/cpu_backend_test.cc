@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <future>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -50,6 +51,38 @@ TEST(CpuBackend, ALinkIsNeverFasterThanItsPace) {
   ASSERT_TRUE(other->Synchronize().ok());
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   EXPECT_GE(took.count(), 10 * (100'000 / 1e8 + 1e-4)) << "the bound of a pace, not of a machine";
+}
+
+TEST(CpuBackend, OtherStreamsGoOnWhileOneWaits) {
+  CpuBackend backend;
+  const auto held = *backend.CreateStream("held");
+  const auto other = *backend.CreateStream("other");
+  // Passes when the test says so.
+  class Gate final : public Event::State {
+   public:
+    bool Ready() const override { return false; }
+    absl::Status BlockUntilReady() const override {
+      opened_.get_future().wait();
+      return absl::InternalError("lost");
+    }
+    void Open() { opened_.set_value(); }
+
+   private:
+    mutable std::promise<void> opened_;
+  };
+  const auto gate = std::make_shared<Gate>();
+  const std::byte from{7};
+  std::byte to[2] = {};
+  held->Wait(Event(gate));
+  held->CopyAsync(&to[0], &from, 1);
+  const Event copied = held->Record();
+  other->CopyAsync(&to[1], &from, 1);
+  EXPECT_TRUE(other->Synchronize().ok());
+  EXPECT_EQ(to[1], from);
+  EXPECT_FALSE(copied.Ready());
+  gate->Open();
+  EXPECT_TRUE(copied.BlockUntilReady().ok()) << "the error is of what was waited for";
+  EXPECT_EQ(to[0], from);
 }
 
 TEST(CallerStream, WorksAtOnce) {
