@@ -1,21 +1,14 @@
 #include "core/expert/routing_trace.h"
 
-#include <unistd.h>
-
-#include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <deque>
-#include <fstream>
 #include <map>
-#include <sstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
 #include "core/base/mutex.h"
 #include "core/base/status_macros.h"
+#include "core/storage/whole_file.h"
 
 namespace pregate {
 namespace {
@@ -24,14 +17,8 @@ constexpr char kMagic[] = "PGROUTES";
 constexpr uint32_t kVersion = 1;
 constexpr uint32_t kMostLayers = 4096;
 constexpr uint32_t kMostExperts = 65536;
-constexpr uint32_t kLongestText = 4096;  // bytes of a name or an id
-
-// FNV-1a, 64 bits (Fowler, Noll, Vo): finds damage, and is no protection.
-uint64_t Checksum(absl::string_view bytes) {
-  uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : bytes) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
-  return hash;
-}
+constexpr uint32_t kLongestText = 4096;             // bytes of a name or an id
+constexpr uint64_t kMostBytes = uint64_t{4} << 30;  // of a file
 
 void PutNumber(uint64_t number, size_t bytes, std::string& out) {
   for (size_t i = 0; i < bytes; ++i) out.push_back(static_cast<char>(number >> (8 * i)));
@@ -191,27 +178,14 @@ absl::StatusOr<RoutingTrace> ParseRoutingTrace(absl::string_view bytes) {
 }
 
 absl::StatusOr<RoutingTrace> ReadRoutingTrace(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
-  std::ostringstream bytes;
-  bytes << file.rdbuf();
-  absl::StatusOr<RoutingTrace> trace = ParseRoutingTrace(bytes.str());
+  PREGATE_ASSIGN_OR_RETURN(const std::string bytes, ReadWholeFile(path, kMostBytes));
+  absl::StatusOr<RoutingTrace> trace = ParseRoutingTrace(bytes);
   if (trace.ok()) return trace;
   return absl::Status(trace.status().code(), absl::StrCat(path, ": ", trace.status().message()));
 }
 
 absl::Status WriteRoutingTrace(const std::string& path, const RoutingTrace& trace) {
-  const std::string temporary = absl::StrCat(path, ".partial");
-  const std::string bytes = SerializeRoutingTrace(trace);
-  std::ofstream file(temporary, std::ios::binary | std::ios::trunc);
-  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  file.close();
-  if (!file || std::rename(temporary.c_str(), path.c_str()) != 0) {
-    absl::Status status = absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", path));
-    std::remove(temporary.c_str());
-    return status;
-  }
-  return absl::OkStatus();
+  return WriteWholeFile(path, SerializeRoutingTrace(trace));
 }
 
 class RoutingRecorder::Sequences {
@@ -226,10 +200,14 @@ class RoutingRecorder::Sequences {
     if (recorded.expert_ids.empty()) {
       recorded.id = absl::StrCat(sequence);
       order_.push_back(sequence);
+    } else {
+      bytes_ -= BytesOf(recorded);
     }
-    recorded.num_prompt_tokens += is_prompt ? 1 : 0;
+    // Of the first tokens only: a prompt that came after an answer is one with it.
+    const uint32_t num_tokens = trace_.num_tokens(recorded);
+    if (is_prompt && recorded.num_prompt_tokens == num_tokens) ++recorded.num_prompt_tokens;
     for (const uint32_t id : expert_ids) recorded.expert_ids.push_back(static_cast<uint16_t>(id));
-    bytes_ += expert_ids.size() * sizeof(uint16_t);
+    bytes_ += BytesOf(recorded);
     Trim();
   }
 
@@ -248,11 +226,19 @@ class RoutingRecorder::Sequences {
   }
 
  private:
+  // About what a sequence takes beside its experts: its id, and its places in the map and the
+  // queue.
+  static constexpr uint64_t kSequenceBytes = 192;
+
+  static uint64_t BytesOf(const RoutingTrace::Sequence& sequence) {
+    return kSequenceBytes + sequence.expert_ids.capacity() * sizeof(uint16_t);
+  }
+
   // Drops the oldest until the rest fits.
   void Trim() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     while (bytes_ > max_bytes_) {
       const auto oldest = recorded_.find(order_.front());
-      bytes_ -= oldest->second.expert_ids.size() * sizeof(uint16_t);
+      bytes_ -= BytesOf(oldest->second);
       recorded_.erase(oldest);
       order_.pop_front();
     }

@@ -36,12 +36,13 @@ struct RoutingTrace {
 // The compact format; the whole file in memory. INVALID_ARGUMENT names the offset and the field.
 absl::StatusOr<RoutingTrace> ParseRoutingTrace(absl::string_view bytes);
 std::string SerializeRoutingTrace(const RoutingTrace& trace);
+// Of at most 4 GiB; NOT_FOUND: there is no such file.
 absl::StatusOr<RoutingTrace> ReadRoutingTrace(const std::string& path);
 // Whole or not at all.
 absl::Status WriteRoutingTrace(const std::string& path, const RoutingTrace& trace);
 
-// Collects a trace while a model runs, at most `max_bytes` of it: the oldest sequences go first.
-// Thread-safe.
+// Collects a trace while a model runs, in at most about `max_bytes` of memory: the oldest sequences
+// go first. Thread-safe.
 class RoutingRecorder {
  public:
   RoutingRecorder(std::string model,
@@ -51,7 +52,7 @@ class RoutingRecorder {
                   uint64_t max_bytes);
   ~RoutingRecorder();
 
-  // The next token of a sequence: its experts [num_layers, experts_per_token].
+  // The next token of a sequence: its experts [num_layers, experts_per_token], best first.
   void Record(uint64_t sequence, bool is_prompt, absl::Span<const uint32_t> expert_ids);
   RoutingTrace Read() const;
   void Clear();

@@ -2,6 +2,7 @@
 
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/temp_folder.h"
@@ -14,25 +15,14 @@ using ::testing::HasSubstr;
 
 // 2 layers of 5 experts, top-2; a prompt of 2 tokens and an answer of one, and an empty sequence.
 RoutingTrace Small() {
-  return {.model = "small",
-          .num_layers = 2,
-          .num_experts = 5,
-          .experts_per_token = 2,
-          .sequences = {{.id = "a",
-                         .num_prompt_tokens = 2,
-                         .expert_ids = {0,
-                                        1,
-                                        4,
-                                        3,  //
-                                        2,
-                                        0,
-                                        1,
-                                        3,  //
-                                        4,
-                                        0,
-                                        0,
-                                        1}},
-                        {.id = "empty", .num_prompt_tokens = 0, .expert_ids = {}}}};
+  return {
+      .model = "small",
+      .num_layers = 2,
+      .num_experts = 5,
+      .experts_per_token = 2,
+      .sequences = {
+          {.id = "a", .num_prompt_tokens = 2, .expert_ids = {0, 1, 4, 3, 2, 0, 1, 3, 4, 0, 0, 1}},
+          {.id = "empty", .num_prompt_tokens = 0, .expert_ids = {}}}};
 }
 
 void ExpectSmall(const RoutingTrace& trace, const std::string& bytes) {
@@ -115,16 +105,26 @@ TEST(RoutingRecorder, CollectsTokensBySequence) {
   EXPECT_TRUE(recorder.Read().sequences.empty());
 }
 
+TEST(RoutingRecorder, APromptIsWhatComesFirst) {
+  RoutingRecorder recorder("small", 1, 5, 1, 1000);
+  for (const bool is_prompt : {true, true, false, true, false}) recorder.Record(1, is_prompt, {0});
+  EXPECT_EQ(recorder.Read().sequences[0].num_prompt_tokens, 2u);
+}
+
 TEST(RoutingRecorder, ForgetsTheOldestWhenItIsFull) {
-  RoutingRecorder recorder("small", 2, 5, 2, 3 * 8);
-  for (uint64_t sequence = 0; sequence < 5; ++sequence) {
+  RoutingRecorder recorder("small", 2, 5, 2, 1000);
+  for (uint64_t sequence = 0; sequence < 50; ++sequence) {
     recorder.Record(sequence, false, {0, 1, 2, 3});
   }
   const RoutingTrace trace = recorder.Read();
-  ASSERT_EQ(trace.sequences.size(), 3u);
-  EXPECT_EQ(trace.sequences[0].id, "2");
-  for (int token = 0; token < 10; ++token) recorder.Record(4, false, {0, 1, 2, 3});
-  EXPECT_LE(recorder.Read().sequences.size(), 1u) << "one that is too long by itself goes too";
+  ASSERT_GE(trace.sequences.size(), 2u);
+  ASSERT_LE(trace.sequences.size(), 5u) << "a short one takes memory, too";
+  EXPECT_EQ(trace.sequences.front().id, absl::StrCat(50 - trace.sequences.size()));
+  EXPECT_EQ(trace.sequences.back().id, "49");
+  for (int token = 0; token < 400; ++token) recorder.Record(49, false, {0, 1, 2, 3});
+  for (const RoutingTrace::Sequence& sequence : recorder.Read().sequences) {
+    EXPECT_LE(sequence.expert_ids.size(), 500u) << "one that is too long by itself goes too";
+  }
 }
 
 TEST(RoutingRecorder, MayBeReadWhileItRecords) {
