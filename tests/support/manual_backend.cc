@@ -247,7 +247,7 @@ void ManualStream::Wait(const Event& event) {
 }
 
 absl::Status ManualStream::Synchronize() {
-  const absl::Status status = Record().BlockUntilReady();
+  absl::Status status = Record().BlockUntilReady();
   if (!status.ok()) {
     MutexLock lock(backend_.mutex_);
     error_ = absl::OkStatus();
