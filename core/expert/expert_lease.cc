@@ -171,10 +171,7 @@ void ExpertCache::Slots::GiveBack(LeaseState::Item& item) {
   Slot& slot = slots_[item.slot];
   --slot.pins;
   item.load.reset();
-  if (slot.pins == 0 && slot.state == Slot::State::kReady &&
-      (drop_after_use_ || item.slot >= wanted_slots_)) {
-    Evict(item.slot);
-  }
+  DropUsed(item.slot);
   if (item.slot >= wanted_slots_) Drain();
   changed_.NotifyAll();
 }

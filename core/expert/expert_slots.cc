@@ -203,6 +203,8 @@ void ExpertCache::Slots::RunTransfers() {
                                            " could not be copied to the device: ",
                                            status.message())));
     }
+    // Used and given back before its end was noted, it goes now.
+    DropUsed(load->slot);
     if (load->slot >= wanted_slots_) Drain();
   }
 }
@@ -240,6 +242,14 @@ void ExpertCache::Slots::Evict(uint32_t index) {
   ++evictions_;
   if (slot.is_unused_hint) SettleHint(slot, hinted_.wasted);
   FreeSlot(slot);
+}
+
+void ExpertCache::Slots::DropUsed(uint32_t index) {
+  const Slot& slot = slots_[index];
+  if (drop_after_use_ && slot.state == Slot::State::kReady && slot.pins == 0 &&
+      !slot.is_unused_hint) {
+    Evict(index);
+  }
 }
 
 bool ExpertCache::Slots::IsExpected(uint32_t expert) const {

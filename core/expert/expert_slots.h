@@ -150,6 +150,8 @@ class ExpertCache::Slots {
   uint32_t FindVictim(bool for_hint) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Makes a ready slot that nobody leases free.
   void Evict(uint32_t slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Without a cache beyond the step: evicts what was used and is in use no longer.
+  void DropUsed(uint32_t slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FreeSlot(Slot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsExpected(uint32_t expert) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Empties what lies behind the slots that are wanted, as far as it is not in use.

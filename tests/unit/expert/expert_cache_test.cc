@@ -74,6 +74,9 @@ class ExpertCacheTest : public testing::Test {
   void AwaitReady(uint32_t count) {
     while (cache_->Read().slots.ready < count) std::this_thread::yield();
   }
+  void AwaitFree(uint32_t count) {
+    while (cache_->Read().slots.free < count) std::this_thread::yield();
+  }
 
   ScriptedSource source_{3, 4, kRecord};
   CpuBackend backend_;
@@ -111,6 +114,7 @@ TEST_F(ExpertCacheTest, TheLeastRecentlyUsedLeaves) {
   Use(1, {0});
   Use(2, {0});
   Use(0, {0});
+  AwaitReady(3);
   Use(1, {1});  // takes the place of 1/0
   AwaitReady(3);
   EXPECT_THAT(cache_->Read().resident, ElementsAre(ExpertId{0, 0}, ExpertId{1, 1}, ExpertId{2, 0}));
@@ -234,6 +238,7 @@ TEST_F(ExpertCacheTest, AGuessThatIsLessProbableThanItsVictimIsUsedIsNotMade) {
   options.eviction = "ewma";
   Open(options);
   for (int step = 0; step < 100; ++step) Use(1, {0});
+  AwaitReady(1);
   Hint(2, {1}, 0.01f);
   EXPECT_THAT(cache_->Read().resident, ElementsAre(ExpertId{1, 0}));
   EXPECT_EQ(cache_->Read().slots.loading, 0u);
@@ -245,7 +250,7 @@ TEST_F(ExpertCacheTest, WithoutACacheBeyondTheStepNothingStays) {
   options.drop_after_use = true;
   Open(options);
   Use(0, {0, 1});
-  EXPECT_EQ(cache_->Read().slots.free, 4u);
+  AwaitFree(4);
   EXPECT_THAT(Acquire(0, {0}).lookups(), ElementsAre(Lookup::kMiss));
 }
 
@@ -284,6 +289,7 @@ TEST_F(ExpertCacheTest, ResetForgetsWhatIsNotInUse) {
   Use(0, {0, 1});
   ExpertLease lease = Acquire(1, {3});
   ASSERT_TRUE(lease.Next().has_value());
+  AwaitReady(3);
   cache_->Reset();
   EXPECT_THAT(cache_->Read().resident, ElementsAre(ExpertId{1, 3}));
 }
