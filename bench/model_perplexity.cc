@@ -103,8 +103,11 @@ absl::StatusOr<ModelPerplexity> MeasureModelPerplexity(EngineOptions options,
                  return tokenizer->Encode(document, /*add_special_tokens=*/false);
                },
            .score = [&](absl::Span<const Window> windows) { return Score(*runner, windows); }}));
-  return ModelPerplexity{
-      .model = model.name, .dtype = model.dtype, .context = context, .figures = figures};
+  return ModelPerplexity{.model = model.name,
+                         .codec = runner->experts().Read().codec,
+                         .dtype = model.dtype,
+                         .context = context,
+                         .figures = figures};
 }
 
 }  // namespace pregate

@@ -13,6 +13,7 @@ namespace pregate {
 
 struct ModelPerplexity {
   std::string model;
+  std::string codec;  // of the experts
   std::string dtype;
   uint32_t context = 0;  // tokens; windows begin half of it apart
   Perplexity figures;

@@ -90,7 +90,7 @@ absl::Status RunPerplexity(const CommandLine& line, const Logger& logger) {
   const Perplexity& figures = result.figures;
   if (line.json) {
     const nlohmann::ordered_json json = {{"model", result.model},
-                                         {"codec", line.engine.experts.codec},
+                                         {"codec", result.codec},
                                          {"dtype", result.dtype},
                                          {"context", result.context},
                                          {"stride", result.context / 2},

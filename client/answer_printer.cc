@@ -75,6 +75,9 @@ std::string FormatReport(const GenerationReport& report) {
                     Milliseconds(timings.expert_stall_seconds()),
                     "\n");
   }
+  if (expert.reduced_precision_tokens() > 0) {
+    absl::StrAppend(&text, expert.reduced_precision_tokens(), " tokens at reduced precision\n");
+  }
   return text;
 }
 

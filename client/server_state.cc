@@ -92,6 +92,13 @@ std::string SpeculationText(const v1::Speculation& speculation) {
                       " predictions were right");
 }
 
+std::string Codec(const v1::GetExpertCacheResponse& cache) {
+  if (cache.load_codec().empty() || cache.load_codec() == cache.expert_codec()) {
+    return cache.expert_codec();
+  }
+  return absl::StrCat(cache.expert_codec(), " (now ", cache.load_codec(), ")");
+}
+
 }  // namespace
 
 std::string FormatModels(const v1::ListModelsResponse& response) {
@@ -138,8 +145,7 @@ std::string FormatExpertCache(const v1::GetExpertCacheResponse& cache) {
        {"prefetched", Prefetched(cache.prefetch_bytes())},
        {"stall", absl::StrFormat("%.3f s", cache.stall_seconds())},
        {"policy",
-        absl::StrCat(
-            cache.memory_strategy(), ", ", cache.eviction(), ", codec ", cache.expert_codec())},
+        absl::StrCat(cache.memory_strategy(), ", ", cache.eviction(), ", codec ", Codec(cache))},
        {"speculation", SpeculationText(cache.speculation())}});
   return cache.layers().empty() ? text : absl::StrCat(text, "\n", Layers(cache));
 }

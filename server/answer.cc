@@ -77,6 +77,7 @@ v1::Summary Answer::summary() const {
   wire.mutable_expert()->set_late_hits(experts.late_hits);
   wire.mutable_expert()->set_misses(experts.misses);
   wire.mutable_expert()->set_loaded_bytes(experts.loaded_bytes);
+  wire.mutable_expert()->set_reduced_precision_tokens(experts.reduced_precision_tokens);
   return wire;
 }
 

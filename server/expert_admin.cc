@@ -82,6 +82,7 @@ absl::StatusOr<v1::GetExpertCacheResponse> ReadExpertCache(
   const ExpertCache::Snapshot& cache = state.cache;
   v1::GetExpertCacheResponse wire;
   wire.set_expert_codec(state.codec);
+  wire.set_load_codec(state.load_codec);
   wire.set_memory_strategy(state.memory_strategy);
   wire.set_eviction(state.eviction);
   wire.set_num_layers(state.model.num_layers);

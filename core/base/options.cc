@@ -149,7 +149,7 @@ std::vector<Flag> ExpertFlags(ExpertOptions& options) {
   return {
       {.name = "expert-codec",
        .value_name = "none|int8|int4|sparse|auto|adaptive",
-       .help = "encoding of the experts (default none)",
+       .help = "encoding of the experts (default: as packed, else none)",
        .set = [&options](absl::string_view text) { return SetCodec(text, options.codec); }},
       TextFlag("expert-capacity",
                "25%|N|SIZE",

@@ -19,8 +19,9 @@ absl::string_view DtypeName(Dtype dtype);
 
 // How a model's experts are kept and fetched: docs/expert-offload.md.
 struct ExpertOptions {
-  std::string codec = "none";  // none, int8, int4, sparse, auto or adaptive
-  std::string capacity;        // device slots: "25%", "96" or "6GiB"; "" = by the plan
+  // none, int8, int4, sparse, auto or adaptive; "" = that of the folder's own pack, else none
+  std::string codec;
+  std::string capacity;  // device slots: "25%", "96" or "6GiB"; "" = by the plan
   std::string memory_strategy =
       "auto";                     // auto, single_async, double_buffer, streaming, cpu_offload
   std::string eviction = "ewma";  // ewma, lfru, lru, lfu or fifo

@@ -13,6 +13,9 @@ struct ExpertUsage {
   uint64_t misses = 0;
   uint64_t loaded_bytes = 0;  // of the misses
   double stall_seconds = 0;   // that steps with the sequence waited for experts
+  // Tokens, of prompt and answer, that went through an expert in the smaller encoding of the codec
+  // "adaptive".
+  uint64_t reduced_precision_tokens = 0;
 
   ExpertUsage& operator+=(const ExpertUsage& other) {
     hits += other.hits;
@@ -20,6 +23,7 @@ struct ExpertUsage {
     misses += other.misses;
     loaded_bytes += other.loaded_bytes;
     stall_seconds += other.stall_seconds;
+    reduced_precision_tokens += other.reduced_precision_tokens;
     return *this;
   }
   friend bool operator==(const ExpertUsage&, const ExpertUsage&) = default;

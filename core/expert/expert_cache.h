@@ -123,7 +123,10 @@ class ExpertCache {
   void SetEviction(std::unique_ptr<EvictionPolicy> policy);
   void SetMaxHintedLoads(uint32_t max_hinted_loads);
   void SetDropAfterUse(bool drop_after_use);
-  // Which source later loads take: its index.
+  // Which source later loads take: its index. Of what is resident in the encoding of a higher index
+  // one after another is loaded anew when it is looked up, in at most one part in kRefreshShare of
+  // the time.
+  static constexpr uint32_t kRefreshShare = 20;
   void SetEncoding(uint32_t source);
   // See Options::is_unified; for later calls of Acquire.
   void SetUnified(bool is_unified);

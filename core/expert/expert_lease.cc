@@ -92,9 +92,22 @@ void ExpertCache::Slots::BeginLayer(uint32_t layer, const LeaseState& lease) {
   }
 }
 
+bool ExpertCache::Slots::IsToBeRefreshed(const Slot& slot) {
+  if (slot.encoding <= encoding_ || slot.state != Slot::State::kReady || slot.pins > 0 ||
+      slot.is_unused_hint) {
+    return false;
+  }
+  const TimePoint now = clock_.Now();
+  if (ToSeconds(now - refreshed_) < kRefreshShare * load_seconds_) return false;
+  refreshed_ = now;
+  return true;
+}
+
 Lookup ExpertCache::Slots::LookUp(LeaseState::Item& item) {
   const uint32_t index = slot_of_[item.expert];
-  if (index == kNone) {
+  const bool is_refresh = index != kNone && IsToBeRefreshed(slots_[index]);
+  if (is_refresh) Evict(index);
+  if (index == kNone || is_refresh) {
     item.stage = LeaseState::Item::Stage::kWaiting;
     return Lookup::kMiss;
   }

@@ -1,6 +1,7 @@
 #include "core/expert/expert_offload.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <future>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "core/base/check.h"
 #include "core/base/mutex.h"
 #include "core/base/status_macros.h"
+#include "core/expert/encoding_switch.h"
 #include "core/expert/prefetcher.h"
 
 namespace pregate {
@@ -53,6 +55,8 @@ class ExpertOffload::Parts {
 
   absl::Status Open(std::vector<ExpertPack> packs);
 
+  void BeginStep();
+  void EndStep(uint64_t reduced_precision_tokens);
   absl::Status SetCapacity(absl::string_view capacity);
   absl::Status SetMemoryStrategy(absl::string_view strategy);
   absl::Status SetEviction(absl::string_view name);
@@ -80,11 +84,19 @@ class ExpertOffload::Parts {
   const Logger& logger_;
   RoutingRecorder recorder_;
   std::vector<std::unique_ptr<HostTier>> tiers_;
-  std::string codec_;
+  std::vector<std::string> codecs_;  // of each tier
   std::unique_ptr<ExpertCache> cache_;
   std::unique_ptr<CacheHints> hints_;
   std::unique_ptr<Prefetcher> prefetcher_;
   double to_verify_ = 0;  // look-ups whose turn has come, as a running sum of their share
+
+  // The codec "adaptive": of the engine's thread, but for what is counted.
+  std::optional<EncodingSwitch> encoding_;
+  TimePoint step_begun_;
+  double stall_seconds_ = 0;          // when the step began
+  std::atomic<size_t> load_tier_{0};  // that loads take
+  std::vector<Counter> switches_;     // to each tier
+  Counter reduced_precision_tokens_;
 
   // Held while the cache is changed, which locks itself for a moment: operators come one by one.
   mutable Mutex mutex_;
@@ -95,14 +107,22 @@ class ExpertOffload::Parts {
 
 absl::Status ExpertOffload::Parts::Open(std::vector<ExpertPack> packs) {
   PREGATE_CHECK(!packs.empty());
-  const auto codec = packs.front().header().properties.find("codec");
-  codec_ = packs.size() > 1                                   ? "adaptive"
-           : codec != packs.front().header().properties.end() ? codec->second
-                                                              : "";
+  if (packs.size() > 1) {
+    encoding_.emplace(static_cast<double>(packs[1].header().record_bytes) /
+                      static_cast<double>(packs[0].header().record_bytes));
+  }
+  switches_ = std::vector<Counter>(packs.size());
+  uint64_t bytes_per_expert = 0;  // in all encodings
+  for (const ExpertPack& pack : packs) bytes_per_expert += pack.stride_bytes();
   std::vector<RecordSource*> sources;
   for (ExpertPack& pack : packs) {
+    const auto codec = pack.header().properties.find("codec");
+    codecs_.push_back(codec == pack.header().properties.end() ? "" : codec->second);
     HostTier::Options host;
-    host.budget_bytes = options_.host_tier_bytes;
+    // Each encoding holds the same number of experts.
+    host.budget_bytes = options_.host_tier_bytes == UINT64_MAX
+                            ? UINT64_MAX
+                            : options_.host_tier_bytes / bytes_per_expert * pack.stride_bytes();
     host.on_progress = LogProgress(logger_);
     PREGATE_ASSIGN_OR_RETURN(std::unique_ptr<HostTier> tier,
                              HostTier::Create(std::move(pack), *backend_, host, logger_));
@@ -121,6 +141,27 @@ absl::Status ExpertOffload::Parts::Open(std::vector<ExpertPack> packs) {
                              ExpertCache::Create(std::move(sources), *backend_, clock_, cache));
   }
   return OpenPrefetcher();
+}
+
+void ExpertOffload::Parts::BeginStep() {
+  if (!encoding_.has_value()) return;
+  step_begun_ = clock_.Now();
+  stall_seconds_ = cache_->ReadPace().stall_seconds;
+}
+
+void ExpertOffload::Parts::EndStep(uint64_t reduced_precision_tokens) {
+  if (!encoding_.has_value()) return;
+  reduced_precision_tokens_.Add(static_cast<double>(reduced_precision_tokens));
+  const double stall_seconds = cache_->ReadPace().stall_seconds - stall_seconds_;
+  encoding_->OnStep(clock_.Now() - step_begun_, FromSeconds(stall_seconds));
+  const size_t tier = encoding_->is_smaller() ? 1 : 0;
+  if (tier == load_tier_.load()) return;
+  load_tier_ = tier;
+  cache_->SetEncoding(static_cast<uint32_t>(tier));
+  switches_[tier].Add();
+  logger_.Info(tier > 0 ? "steps wait for experts: smaller ones are loaded"
+                        : "steps hardly wait for experts: exact ones are loaded again",
+               {{"codec", codecs_[tier]}});
 }
 
 PredictorShape ExpertOffload::Parts::Shape() const {
@@ -224,7 +265,8 @@ ExpertOffload::State ExpertOffload::Parts::Read() const {
   const Prefetcher::Snapshot prefetcher = prefetcher_->Read();
   State state;
   state.model = options_.model;
-  state.codec = codec_;
+  state.codec = codecs_.size() > 1 ? "adaptive" : codecs_.front();
+  state.load_codec = codecs_[load_tier_];
   state.cache = cache_->Read();
   state.speculation = {.mode = prefetcher.settings.mode,
                        .lookahead = prefetcher.settings.lookahead,
@@ -265,6 +307,17 @@ void ExpertOffload::Parts::VisitStats(StatsVisitor& visitor) const {
   // Of two encodings the exact one is told: series may not come twice.
   tiers_.front()->VisitStats(visitor);
   prefetcher_->VisitStats(visitor);
+  visitor.OnCounter("expert_reduced_precision_tokens_total",
+                    "Tokens that went through an expert in the smaller encoding of the codec "
+                    "adaptive.",
+                    {},
+                    reduced_precision_tokens_.value());
+  for (size_t tier = 0; tier < codecs_.size(); ++tier) {
+    visitor.OnCounter("expert_load_codec_changes_total",
+                      "Times that the codec adaptive began to load experts in this encoding.",
+                      {{"codec", codecs_[tier]}},
+                      switches_[tier].value());
+  }
 }
 
 absl::StatusOr<std::unique_ptr<ExpertOffload>> ExpertOffload::Create(
@@ -280,6 +333,12 @@ absl::StatusOr<std::unique_ptr<ExpertOffload>> ExpertOffload::Create(
 
 ExpertOffload::ExpertOffload(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 ExpertOffload::~ExpertOffload() = default;
+
+void ExpertOffload::BeginStep() { parts_->BeginStep(); }
+
+void ExpertOffload::EndStep(uint64_t reduced_precision_tokens) {
+  parts_->EndStep(reduced_precision_tokens);
+}
 
 void ExpertOffload::OnRouted(const RoutedLayer& routed) { parts_->prefetcher().OnRouted(routed); }
 

@@ -41,8 +41,8 @@ class ExpertOffload {
     ExpertOptions flags;  // of which capacity and memory_strategy have become `slots`
     ExpertModel model;
     SlotPlan slots;
-    SlotNeeds slot_needs;  // that later changes are planned from
-    uint64_t host_tier_bytes = UINT64_MAX;
+    SlotNeeds slot_needs;                   // that later changes are planned from
+    uint64_t host_tier_bytes = UINT64_MAX;  // for the records of all encodings together
   };
 
   // `packs`: one, or for the codec "adaptive" the exact and the smaller encoding. Reads
@@ -56,6 +56,12 @@ class ExpertOffload {
   ~ExpertOffload();
 
   // --- the runner's side ---
+
+  // Around the layers of a step. `reduced_precision_tokens`: of its tokens, those that went through
+  // an expert in an encoding other than the first. Between steps the codec "adaptive" chooses the
+  // encoding of later loads by what the last ones waited. A step that fails has no end.
+  void BeginStep();
+  void EndStep(uint64_t reduced_precision_tokens);
 
   // The router has chosen for a layer: predicts, and hints what can still come in time. Layers in
   // ascending order, each step from the first.
@@ -84,6 +90,8 @@ class ExpertOffload {
   struct State {
     ExpertModel model;
     std::string codec;
+    std::string load_codec;       // of what is loaded now: another than `codec` where that is
+                                  // "adaptive"
     std::string memory_strategy;  // what is in force, never "auto"
     std::string eviction;
     bool is_unified = false;

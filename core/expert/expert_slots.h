@@ -108,6 +108,8 @@ class ExpertCache::Slots {
   absl::Status CheckIds(absl::Span<const ExpertId> ids) const;
   std::unique_ptr<LeaseState> TakeLease(Stream& consumer, size_t num_ids)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Is it resident in an encoding that is to be replaced now?
+  bool IsToBeRefreshed(const Slot& slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Lookup LookUp(LeaseState::Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BeginLayer(uint32_t layer, const LeaseState& lease) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Gives waiting items slots, as far as there are any. Their fetches are to be started once the
@@ -192,6 +194,7 @@ class ExpertCache::Slots {
   bool drop_after_use_ ABSL_GUARDED_BY(mutex_);
   bool is_unified_ ABSL_GUARDED_BY(mutex_);
   uint32_t encoding_ ABSL_GUARDED_BY(mutex_) = 0;
+  TimePoint refreshed_ ABSL_GUARDED_BY(mutex_);  // when one was loaded anew for its encoding
   uint64_t next_issue_ ABSL_GUARDED_BY(mutex_) = 1;
   uint32_t fetches_ ABSL_GUARDED_BY(mutex_) = 0;  // whose Done has not come back
   bool is_closing_ ABSL_GUARDED_BY(mutex_) = false;

@@ -14,9 +14,10 @@
 namespace pregate {
 namespace {
 
-constexpr uint64_t kKvShare = 4;        // the KV cache gets at most one part of as many
-constexpr double kUsedShare = 0.9;      // of the memory; the rest is the system's
-constexpr uint64_t kPage = 4096;        // slots begin on pages
+constexpr uint64_t kKvShare = 4;               // the KV cache gets at most one part of as many
+constexpr double kUsedShare = 0.9;             // of the memory; the rest is the system's
+constexpr uint64_t kPage = 4096;               // slots begin on pages
+constexpr Codec kSmallerCodec = Codec::kInt8;  // of "adaptive"
 constexpr uint64_t kFewestRecords = 2;  // in the host tier: one is read while another is used
 
 uint64_t CeilDivide(uint64_t a, uint64_t b) { return (a + b - 1) / b; }
@@ -51,7 +52,7 @@ absl::StatusOr<Codec> ChooseCodec(const MemoryDemand& demand,
                                   absl::string_view name,
                                   uint64_t fitting_bytes) {
   // "adaptive" begins with the exact encoding.
-  if (name == "adaptive") return Codec::kNone;
+  if (name.empty() || name == "adaptive") return Codec::kNone;
   if (name != "auto") return ParseCodec(name);
   const uint64_t num_records = uint64_t{demand.num_layers} * demand.num_experts;
   for (const Codec codec : {Codec::kNone, Codec::kInt8}) {
@@ -77,6 +78,10 @@ absl::Status PlanExperts(const MemoryDemand& demand,
   PREGATE_ASSIGN_OR_RETURN(plan.codec,
                            ChooseCodec(demand, options.codec, is_unified ? left : device_bytes));
   PREGATE_ASSIGN_OR_RETURN(plan.record_bytes, RecordBytes(plan.codec, demand.shape));
+  if (options.codec == "adaptive") {
+    plan.smaller_codec = kSmallerCodec;
+    PREGATE_ASSIGN_OR_RETURN(plan.smaller_record_bytes, RecordBytes(kSmallerCodec, demand.shape));
+  }
   plan.num_records = demand.num_layers * demand.num_experts;
   plan.slot_needs = {.num_layers = demand.num_layers,
                      .num_experts = demand.num_experts,
@@ -88,16 +93,16 @@ absl::Status PlanExperts(const MemoryDemand& demand,
   PREGATE_ASSIGN_OR_RETURN(plan.slots,
                            PlanSlots(options.memory_strategy, options.capacity, plan.slot_needs));
 
-  const uint64_t all = plan.num_records * plan.record_bytes;
   const uint64_t host_budget =
       options.host_memory_budget > 0 ? options.host_memory_budget : LessBy(left, plan.slot_bytes());
-  plan.host_tier_bytes = std::min(all, host_budget);
-  if (plan.host_tier_bytes < kFewestRecords * plan.record_bytes) {
+  plan.host_tier_bytes = std::min(plan.all_records_bytes(), host_budget);
+  const uint64_t fewest = kFewestRecords * (plan.record_bytes + plan.smaller_record_bytes);
+  if (plan.host_tier_bytes < fewest) {
     return absl::ResourceExhaustedError(
         absl::StrCat("host_memory_budget: ",
                      FormatBytes(host_budget),
                      " for experts in host memory do not hold two of ",
-                     FormatBytes(plan.record_bytes),
+                     FormatBytes(fewest / kFewestRecords),
                      "; give more, or use a smaller --expert-codec"));
   }
   return absl::OkStatus();
@@ -200,7 +205,11 @@ std::string FormatMemoryPlan(const MemoryPlan& plan) {
   }
   row("host experts",
       plan.host_tier_bytes,
-      absl::StrCat(plan.host_holds_all() ? "all " : "a cache over disk of ", records));
+      absl::StrCat(plan.host_holds_all() ? "all " : "a cache over disk of ",
+                   records,
+                   plan.smaller_codec.has_value()
+                       ? absl::StrCat(" and once more as ", CodecName(*plan.smaller_codec))
+                       : ""));
   const uint64_t used = plan.dense_bytes + plan.kv_bytes + plan.workspace_bytes +
                         plan.slot_bytes() + plan.host_tier_bytes;
   row("free", LessBy(plan.memory_bytes, used), absl::StrCat("of ", FormatBytes(plan.memory_bytes)));

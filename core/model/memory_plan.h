@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -44,8 +45,10 @@ struct MemoryPlan {
   uint32_t num_kv_blocks = 0;
 
   Codec codec = Codec::kNone;
-  uint32_t num_records = 0;   // experts of the model
-  uint64_t record_bytes = 0;  // of one, encoded
+  std::optional<Codec> smaller_codec;  // the other one of "adaptive", in host memory beside it
+  uint32_t num_records = 0;            // experts of the model
+  uint64_t record_bytes = 0;           // of one, encoded
+  uint64_t smaller_record_bytes = 0;
   SlotPlan slots;
   uint64_t host_tier_bytes = 0;  // experts in host memory: all, or as many as fit
 
@@ -53,7 +56,8 @@ struct MemoryPlan {
   uint64_t slot_bytes() const {
     return slots.is_unified ? 0 : slots.num_slots * slot_needs.slot_bytes;
   }
-  bool host_holds_all() const { return host_tier_bytes >= num_records * record_bytes; }
+  uint64_t all_records_bytes() const { return num_records * (record_bytes + smaller_record_bytes); }
+  bool host_holds_all() const { return host_tier_bytes >= all_records_bytes(); }
 };
 
 // The plan for the CPU, where device memory is host memory. KV blocks are for max_running sequences

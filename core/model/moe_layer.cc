@@ -19,6 +19,7 @@ MoeLayer::MoeLayer(const ModelConfig& config,
       product_(product),
       records_(std::move(records)),
       lookups_(config.num_experts),
+      encodings_(config.num_experts),
       logits_(EmptyTensor({max_tokens, config.num_experts}, at::kFloat)) {
   const int64_t max_rows = max_tokens * config.num_experts_per_token;
   first_row_.resize(config.num_experts + 1);
@@ -163,6 +164,7 @@ absl::Status MoeLayer::Run(const RoutedLayer& routed,
   failures_.clear();
   while (const std::optional<ExpertLease::Expert> next = lease.Next()) {
     const uint32_t expert = ids_[next->index].expert;
+    encodings_[expert] = next->encoding;
     absl::Status status = next->status;
     if (status.ok()) status = records_.offload->Verify(ids_[next->index], *next);
     if (status.ok()) {

@@ -62,7 +62,11 @@ class MoeLayer {
   // how long the pass waited for them.
   absl::Span<const Lookup> lookups() const { return lookups_; }
   Duration stall() const { return stall_; }
-  uint64_t record_bytes() const { return records_.layouts.front().bytes; }
+  // Of the last Run: the encoding that each expert was computed from [num_experts], for those that
+  // tokens went to.
+  absl::Span<const uint32_t> encodings() const { return encodings_; }
+  // Of a record in an encoding.
+  uint64_t RecordBytes(uint32_t encoding) const { return records_.layouts[encoding].bytes; }
 
   uint64_t workspace_bytes() const;
 
@@ -91,6 +95,7 @@ class MoeLayer {
   std::vector<uint32_t> rows_;           // [num_tokens, experts_per_token]
   std::vector<ExpertId> ids_;            // that the step's tokens go to
   std::vector<Lookup> lookups_;          // [num_experts]
+  std::vector<uint32_t> encodings_;      // [num_experts]
   std::vector<Failure> failures_;
   Duration stall_ = {};
   at::Tensor logits_;         // [max_tokens, num_experts]

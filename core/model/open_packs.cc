@@ -16,9 +16,6 @@ namespace {
 constexpr char kPackName[] = "experts.pack";
 constexpr char kDenseName[] = "dense.safetensors";
 
-// The smaller encoding of --expert-codec adaptive.
-constexpr Codec kSmallerCodec = Codec::kInt8;
-
 absl::StatusOr<std::string> PackFolder(const std::string& option) {
   if (!option.empty()) return option;
   if (const char* const cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0') {
@@ -99,6 +96,16 @@ bool HasOwnPack(const std::string& folder) {
   return std::filesystem::exists(absl::StrCat(folder, "/", kPackName), ignored);
 }
 
+absl::StatusOr<std::string> ExpertCodecOf(const EngineOptions& options) {
+  const std::string& asked = options.experts.codec;
+  if ((!asked.empty() && asked != "auto") || !HasOwnPack(options.model)) return asked;
+  PREGATE_ASSIGN_OR_RETURN(const ExpertPack pack,
+                           ExpertPack::Open(absl::StrCat(options.model, "/", kPackName)));
+  const auto codec = pack.header().properties.find("codec");
+  // What is not there is refused where the layout is read.
+  return codec == pack.header().properties.end() ? asked : codec->second;
+}
+
 absl::StatusOr<Safetensors> OpenCheckpoint(const std::string& folder) {
   return HasOwnPack(folder) ? Safetensors::Open(absl::StrCat(folder, "/", kDenseName))
                             : Safetensors::OpenFolder(folder);
@@ -112,13 +119,12 @@ absl::StatusOr<OpenedPacks> OpenPacks(const EngineOptions& options,
                                       const Logger& logger) {
   OpenedPacks opened;
   std::vector<Codec> codecs = {plan.codec};
-  if (options.experts.codec == "adaptive") codecs.push_back(kSmallerCodec);
+  if (plan.smaller_codec.has_value()) codecs.push_back(*plan.smaller_codec);
   const bool has_own = HasOwnPack(options.model);
   if (has_own && codecs.size() > 1) {
     return absl::FailedPreconditionError(
         "expert_codec: adaptive needs the checkpoint, to encode it in two ways; the folder has "
-        "only "
-        "a pack of one");
+        "only a pack of one");
   }
   for (const Codec codec : codecs) {
     absl::StatusOr<ExpertPack> pack =

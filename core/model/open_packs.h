@@ -18,6 +18,10 @@ namespace pregate {
 // Is `folder` one that `pregate-model pack` wrote?
 bool HasOwnPack(const std::string& folder);
 
+// The --expert-codec that `options` mean: where none or "auto" is asked for, that of the folder's
+// own pack, if it has one.
+absl::StatusOr<std::string> ExpertCodecOf(const EngineOptions& options);
+
 // The tensors of a model folder, or the dense ones of a folder that `pregate-model pack` wrote.
 absl::StatusOr<Safetensors> OpenCheckpoint(const std::string& folder);
 

@@ -112,7 +112,7 @@ void LogPlan(const MemoryPlan& plan, const Logger& logger) {
                {"expert_slots", FormatBytes(plan.slot_bytes())},
                {"host_experts", FormatBytes(plan.host_tier_bytes)}});
   logger.Info("experts",
-              {{"codec", CodecName(plan.codec)},
+              {{"codec", plan.smaller_codec.has_value() ? "adaptive" : CodecName(plan.codec)},
                {"memory_strategy", plan.slots.strategy},
                {"slots", plan.slots.is_unified ? 0 : plan.slots.num_slots},
                {"of", plan.num_records},
@@ -138,10 +138,11 @@ absl::StatusOr<Prepared> Prepare(const EngineOptions& options) {
   PREGATE_ASSIGN_OR_RETURN(const uint32_t max_context, ChooseContext(options, config));
   PREGATE_ASSIGN_OR_RETURN(Safetensors files, OpenCheckpoint(options.model));
   PREGATE_ASSIGN_OR_RETURN(const Dtype dtype, ChooseDtype(options, config, files));
+  ExpertOptions experts = options.experts;
+  PREGATE_ASSIGN_OR_RETURN(experts.codec, ExpertCodecOf(options));
   PREGATE_ASSIGN_OR_RETURN(
       MemoryPlan plan,
-      PlanMemory(
-          DemandOf(config, dtype, max_context, options), options.experts, HostMemoryBytes()));
+      PlanMemory(DemandOf(config, dtype, max_context, options), experts, HostMemoryBytes()));
   return Prepared{.isa = isa,
                   .config = std::move(config),
                   .files = std::make_unique<const Safetensors>(std::move(files)),

@@ -81,6 +81,7 @@ absl::Status Transformer::Unpack(const ForwardBatch& batch) {
   sequences_.clear();
   is_prefill_ = false;
   run_results_.assign(batch.runs.size(), RunResult());
+  is_reduced_.clear();
   for (const TokenRun& run : batch.runs) {
     const uint64_t end = uint64_t{run.first_position} + run.token_ids.size();
     if (end > options_.max_context) {
@@ -113,6 +114,7 @@ absl::Status Transformer::Unpack(const ForwardBatch& batch) {
       sequences_.push_back(run.sequence);
     }
     is_prefill_ = is_prefill_ || run.is_prompt;
+    is_reduced_.resize(token_ids_.size());
     if (token_ids_.size() > options_.max_tokens) {
       return absl::InvalidArgumentError(
           absl::StrCat("more than ", options_.max_tokens, " tokens in one pass"));
@@ -149,6 +151,9 @@ void Transformer::Normalize(const at::Tensor& weight,
 void Transformer::CountLookups(const ForwardBatch& batch) {
   const size_t per_token = config_.num_experts_per_token;
   const auto* ids = static_cast<const uint32_t*>(routing_.expert_ids.const_data_ptr());
+  for (size_t i = 0; i < is_reduced_.size() * per_token; ++i) {
+    if (moe_.encodings()[ids[i]] > 0) is_reduced_[i / per_token] = true;
+  }
   std::fill(seen_in_run_.begin(), seen_in_run_.end(), 0);
   for (uint32_t run = 0; run < batch.runs.size(); ++run) {
     ExpertUsage& usage = run_results_[run].usage;
@@ -166,7 +171,7 @@ void Transformer::CountLookups(const ForwardBatch& batch) {
           break;
         case Lookup::kMiss:
           ++usage.misses;
-          usage.loaded_bytes += moe_.record_bytes();
+          usage.loaded_bytes += moe_.RecordBytes(moe_.encodings()[expert]);
           break;
       }
       for (const MoeLayer::Failure& failure : moe_.failures()) {
@@ -175,6 +180,19 @@ void Transformer::CountLookups(const ForwardBatch& batch) {
     }
     ids += count;
   }
+}
+
+uint64_t Transformer::CountReduced(const ForwardBatch& batch) {
+  uint64_t reduced = 0;
+  auto token = is_reduced_.begin();
+  for (size_t run = 0; run < batch.runs.size(); ++run) {
+    const auto end = token + static_cast<ptrdiff_t>(batch.runs[run].token_ids.size());
+    const auto of_run = static_cast<uint64_t>(std::count(token, end, true));
+    run_results_[run].usage.reduced_precision_tokens = of_run;
+    reduced += of_run;
+    token = end;
+  }
+  return reduced;
 }
 
 void Transformer::RecordRouting(const ForwardBatch& batch, const Routing& routing) {
@@ -307,9 +325,11 @@ absl::StatusOr<absl::Span<const float>> Transformer::Forward(const ForwardBatch&
           .out = residual_.mutable_data_ptr<float>(),
           .num_rows = tokens.count(),
           .width = config_.hidden_size});
+  offload_.BeginStep();
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
     PREGATE_RETURN_IF_ERROR(RunLayer(layer, batch, tokens, routing));
   }
+  offload_.EndStep(CountReduced(batch));
   RecordRouting(batch, *routing);
   return ComputeLogits(batch.logit_tokens);
 }

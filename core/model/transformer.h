@@ -72,6 +72,8 @@ class Transformer {
                         Routing* routing);
   // Adds the last layer's look-ups to run_results_.
   void CountLookups(const ForwardBatch& batch);
+  // Of the pass's tokens, those that went through a smaller encoding; each run's to run_results_.
+  uint64_t CountReduced(const ForwardBatch& batch);
   void RecordRouting(const ForwardBatch& batch, const Routing& routing);
   // Replaces the ids that the gate of `layer` chose.
   void ForceExperts(uint32_t layer, RoutedTokens& routing) const;
@@ -94,6 +96,7 @@ class Transformer {
   std::vector<uint64_t> sequences_;
   bool is_prefill_ = false;  // the pass has tokens of prompts
   std::vector<RunResult> run_results_;
+  std::vector<bool> is_reduced_;       // [tokens]: went through a smaller encoding
   std::vector<uint32_t> seen_in_run_;  // [num_experts]: 1 + the run that counted the expert last
   std::shared_ptr<const RoutingTrace> forced_;   // null: the gates choose
   Routing recorded_;                             // where the caller wants none

@@ -5,6 +5,7 @@
 #include "core/device/cpu_backend.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/support/fake_clock.h"
 #include "tests/support/recorded_stats.h"
 #include "tests/support/scripted_source.h"
 
@@ -252,6 +253,36 @@ TEST_F(ExpertCacheTest, WithoutACacheBeyondTheStepNothingStays) {
   Use(0, {0, 1});
   AwaitFree(4);
   EXPECT_THAT(Acquire(0, {0}).lookups(), ElementsAre(Lookup::kMiss));
+}
+
+// Two encodings: the second has half the bytes, and other ones.
+TEST_F(ExpertCacheTest, LoadsTakeTheEncodingThatIsSet) {
+  ScriptedSource smaller(3, 4, kRecord / 2);
+  FakeClock clock;
+  ExpertCache::Options options;
+  options.num_slots = 4;
+  absl::StatusOr<std::unique_ptr<ExpertCache>> cache =
+      ExpertCache::Create({&source_, &smaller}, backend_, clock, options);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  cache_ = *std::move(cache);
+
+  cache_->SetEncoding(1);
+  ExpertLease lease = Acquire(0, {1});
+  EXPECT_EQ(lease.demanded_bytes(), kRecord / 2);
+  EXPECT_EQ(lease.Next()->encoding, 1u);
+  EXPECT_FALSE(lease.Next().has_value());
+  AwaitReady(1);
+  EXPECT_EQ(smaller.num_fetches(), 1u);
+
+  // What is resident in the smaller one is loaded anew once it is not wanted any more.
+  cache_->SetEncoding(0);
+  ExpertLease again = Acquire(0, {1});
+  EXPECT_THAT(again.lookups(), ElementsAre(Lookup::kMiss));
+  EXPECT_EQ(again.Next()->encoding, 0u);
+  EXPECT_FALSE(again.Next().has_value());
+  AwaitReady(1);
+  EXPECT_THAT(Acquire(0, {1}).lookups(), ElementsAre(Lookup::kHit));
+  EXPECT_TRUE(cache_->Validate().ok());
 }
 
 TEST_F(ExpertCacheTest, CapacityGrowsAndShrinksWhileServing) {

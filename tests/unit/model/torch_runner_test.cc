@@ -243,6 +243,47 @@ TEST_F(TorchRunnerTest, FailsASequenceWhoseLogitsAreNotFinite) {
   EXPECT_THAT(result->sequences[0].status.message(), HasSubstr("not a finite number"));
 }
 
+// A link on which a copy takes far longer than a step computes, and slots for a quarter; then slots
+// for all, so that nothing has to be waited for any more.
+TEST_F(TorchRunnerTest, TheAdaptiveCodecTakesSmallerExpertsWhileStepsWait) {
+  options_.experts.codec = "adaptive";
+  options_.experts.capacity = "25%";
+  options_.experts.speculation = "none";
+  options_.experts.simulated_link = "1GiB/s,2ms";
+  options_.experts.pack_folder = folder_ / "packs";
+  const auto loaded = Load(MakeTinyQwen3Moe());
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  TorchRunner& runner = **loaded;
+  const std::vector<uint32_t> blocks = {0};
+  ExpertUsage used;
+  // Steps with tokens that go to many experts, until loads take `codec`.
+  const auto run_until = [&](const std::string& codec) {
+    for (uint32_t step = 0; step < 2000; ++step) {
+      if (runner.experts().Read().load_codec == codec) return true;
+      const std::vector<uint32_t> ids = {step % 96, (step * 7) % 96, (step * 31) % 96};
+      const auto result = runner.Run({.sequences = {Step(ids, blocks, nullptr)}});
+      EXPECT_TRUE(result.ok()) << result.status();
+      used += result->sequences[0].expert_usage;
+    }
+    return false;
+  };
+  EXPECT_EQ(runner.experts().Read().codec, "adaptive");
+  EXPECT_EQ(runner.experts().Read().load_codec, "none");
+  EXPECT_TRUE(run_until("int8"));
+  EXPECT_EQ(used.reduced_precision_tokens, 0u);
+
+  ASSERT_TRUE(runner.experts().SetCapacity("100%").ok());
+  EXPECT_TRUE(run_until("none"));
+  EXPECT_GT(used.reduced_precision_tokens, 0u);
+  RecordedStats stats;
+  runner.VisitStats(stats);
+  EXPECT_EQ(stats.value("expert_reduced_precision_tokens_total"),
+            static_cast<double>(used.reduced_precision_tokens));
+  EXPECT_EQ(stats.value("expert_load_codec_changes_total{codec=\"int8\"}"), 1);
+  EXPECT_EQ(stats.value("expert_load_codec_changes_total{codec=\"none\"}"), 1);
+  EXPECT_EQ(stats.violation(), "");
+}
+
 TEST_F(TorchRunnerTest, ShowsItsMemory) {
   const auto runner = Load(MakeTinySwitch());
   ASSERT_TRUE(runner.ok());
