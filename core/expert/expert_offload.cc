@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <future>
 #include <utility>
@@ -11,14 +12,18 @@
 #include "core/base/check.h"
 #include "core/base/mutex.h"
 #include "core/base/status_macros.h"
+#include "core/base/thread.h"
 #include "core/expert/encoding_switch.h"
 #include "core/expert/prefetcher.h"
+#include "core/expert/slot_budget.h"
 
 namespace pregate {
 namespace {
 
 // Of routing kept for DumpRoutingTrace and --record-routing.
 constexpr uint64_t kRecordedBytes = uint64_t{64} << 20;
+
+constexpr std::chrono::seconds kMemoryPeriod(1);
 
 std::string DefaultMode(const ExpertOptions& flags, const ExpertModel& model) {
   if (!flags.speculation.empty()) return flags.speculation;
@@ -48,7 +53,10 @@ class ExpertOffload::Parts {
                   options_.model.num_experts,
                   options_.model.experts_per_token,
                   kRecordedBytes),
+        needs_(options_.slot_needs),
+        budget_(needs_.budget_bytes, needs_.slot_bytes),
         plan_(options_.slots),
+        strategy_(options_.flags.memory_strategy),
         capacity_(options_.flags.capacity),
         eviction_(options_.flags.eviction) {}
   ~Parts();
@@ -60,6 +68,7 @@ class ExpertOffload::Parts {
   absl::Status SetCapacity(absl::string_view capacity);
   absl::Status SetMemoryStrategy(absl::string_view strategy);
   absl::Status SetEviction(absl::string_view name);
+  void CheckMemory();
   void UseEviction(std::unique_ptr<EvictionPolicy> policy);
   absl::Status SetSpeculation(const SpeculationChange& change);
   State Read() const;
@@ -76,6 +85,7 @@ class ExpertOffload::Parts {
  private:
   PredictorShape Shape() const;
   absl::Status OpenPrefetcher();
+  void WatchMemory();
   absl::Status Apply(SlotPlan plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
@@ -100,9 +110,17 @@ class ExpertOffload::Parts {
 
   // Held while the cache is changed, which locks itself for a moment: operators come one by one.
   mutable Mutex mutex_;
+  SlotNeeds needs_ ABSL_GUARDED_BY(mutex_);  // its budget is today's
+  SlotBudget budget_ ABSL_GUARDED_BY(mutex_);
   SlotPlan plan_ ABSL_GUARDED_BY(mutex_);
+  std::string strategy_ ABSL_GUARDED_BY(mutex_);  // as asked for
   std::string capacity_ ABSL_GUARDED_BY(mutex_);  // as asked for; "" = the strategy's
   std::string eviction_ ABSL_GUARDED_BY(mutex_);
+
+  Mutex watch_mutex_;
+  CondVar watch_ends_;
+  bool is_closing_ ABSL_GUARDED_BY(watch_mutex_) = false;
+  std::unique_ptr<Thread> watch_;  // last: it uses all of the above
 };
 
 absl::Status ExpertOffload::Parts::Open(std::vector<ExpertPack> packs) {
@@ -140,7 +158,9 @@ absl::Status ExpertOffload::Parts::Open(std::vector<ExpertPack> packs) {
     PREGATE_ASSIGN_OR_RETURN(cache_,
                              ExpertCache::Create(std::move(sources), *backend_, clock_, cache));
   }
-  return OpenPrefetcher();
+  PREGATE_RETURN_IF_ERROR(OpenPrefetcher());
+  watch_ = std::make_unique<Thread>("slot budget", [this] { WatchMemory(); });
+  return absl::OkStatus();
 }
 
 void ExpertOffload::Parts::BeginStep() {
@@ -193,6 +213,12 @@ absl::Status ExpertOffload::Parts::OpenPrefetcher() {
 }
 
 ExpertOffload::Parts::~Parts() {
+  {
+    MutexLock lock(watch_mutex_);
+    is_closing_ = true;
+    watch_ends_.NotifyAll();
+  }
+  watch_.reset();
   const ExpertOptions& flags = options_.flags;
   const auto report = [this](const absl::Status& status) {
     if (!status.ok()) logger_.Error("what was learned is lost", {{"error", status.message()}});
@@ -220,11 +246,60 @@ absl::Status ExpertOffload::Parts::Apply(SlotPlan plan) {
   return absl::OkStatus();
 }
 
+void ExpertOffload::Parts::WatchMemory() {
+  for (;;) {
+    const TimePoint next = std::chrono::steady_clock::now() + kMemoryPeriod;
+    {
+      MutexLock lock(watch_mutex_);
+      while (!is_closing_ && std::chrono::steady_clock::now() < next) {
+        watch_ends_.WaitUntil(watch_mutex_, next);
+      }
+      if (is_closing_) return;
+    }
+    CheckMemory();
+  }
+}
+
+void ExpertOffload::Parts::CheckMemory() {
+  MutexLock lock(mutex_);
+  if (plan_.is_unified) return;  // it holds no slots
+  const MemoryInfo memory = backend_->memory();
+  const std::optional<uint64_t> budget =
+      budget_.Update({.total_bytes = memory.total_bytes,
+                      .free_bytes = memory.free_bytes,
+                      .held_bytes = plan_.num_slots * needs_.slot_bytes,
+                      .budget_bytes = needs_.budget_bytes});
+  if (!budget.has_value()) return;
+  SlotNeeds needs = needs_;
+  needs.budget_bytes = *budget;
+  // What was asked for is not refused for this, but served as far as it fits.
+  std::string capacity = capacity_;
+  const absl::StatusOr<uint32_t> asked = ParseSlotCount(capacity, needs);
+  if (asked.ok()) {
+    capacity = absl::StrCat(std::min<uint64_t>(*asked, *budget / needs.slot_bytes));
+  }
+  logger_.Info(*budget < needs_.budget_bytes
+                   ? "device memory runs short: the expert cache gives way"
+                   : "device memory is free again: the expert cache grows",
+               {{"free", FormatBytes(memory.free_bytes)},
+                {"of", FormatBytes(memory.total_bytes)},
+                {"for_experts", FormatBytes(*budget)}});
+  absl::StatusOr<SlotPlan> plan = PlanSlots(strategy_, capacity, needs);
+  absl::Status status = plan.status();
+  if (plan.ok()) status = Apply(*std::move(plan));
+  if (status.ok()) {
+    needs_ = needs;
+  } else {
+    logger_.Warning("the expert cache stays as it is", {{"error", status.message()}});
+  }
+}
+
 absl::Status ExpertOffload::Parts::SetCapacity(absl::string_view capacity) {
   MutexLock lock(mutex_);
   const std::string strategy = plan_.is_unified ? "single_async" : plan_.strategy;
-  PREGATE_ASSIGN_OR_RETURN(SlotPlan plan, PlanSlots(strategy, capacity, options_.slot_needs));
+  PREGATE_ASSIGN_OR_RETURN(SlotPlan plan, PlanSlots(strategy, capacity, needs_));
   PREGATE_RETURN_IF_ERROR(Apply(std::move(plan)));
+  if (strategy_ != "auto") strategy_ = strategy;
   capacity_ = std::string(capacity);
   return absl::OkStatus();
 }
@@ -234,8 +309,10 @@ absl::Status ExpertOffload::Parts::SetMemoryStrategy(absl::string_view strategy)
   // A capacity is for the strategy that keeps experts; the others know how many slots they want.
   const absl::string_view capacity =
       strategy == "auto" || strategy == "single_async" ? absl::string_view(capacity_) : "";
-  PREGATE_ASSIGN_OR_RETURN(SlotPlan plan, PlanSlots(strategy, capacity, options_.slot_needs));
-  return Apply(std::move(plan));
+  PREGATE_ASSIGN_OR_RETURN(SlotPlan plan, PlanSlots(strategy, capacity, needs_));
+  PREGATE_RETURN_IF_ERROR(Apply(std::move(plan)));
+  strategy_ = std::string(strategy);
+  return absl::OkStatus();
 }
 
 absl::Status ExpertOffload::Parts::SetEviction(absl::string_view name) {
@@ -376,6 +453,8 @@ absl::Status ExpertOffload::SetMemoryStrategy(absl::string_view strategy) {
 absl::Status ExpertOffload::SetEviction(absl::string_view name) {
   return parts_->SetEviction(name);
 }
+
+void ExpertOffload::CheckMemory() { parts_->CheckMemory(); }
 
 void ExpertOffload::UsePredictor(std::unique_ptr<ExpertPredictor> predictor) {
   parts_->prefetcher().UsePredictor(std::move(predictor));

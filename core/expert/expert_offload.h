@@ -34,14 +34,16 @@ struct ExpertModel {
   bool is_pregated = false;
 };
 
-// The first group of methods is for one thread (the engine's), the second for any.
+// The first group of methods is for one thread (the engine's), the second for any. A thread of its
+// own looks at the device's memory once a second: where others take it, slots are given up, and
+// come back when it is free again (core/expert/slot_budget.h); the strategy "auto" is decided anew.
 class ExpertOffload {
  public:
   struct Options {
     ExpertOptions flags;  // of which capacity and memory_strategy have become `slots`
     ExpertModel model;
     SlotPlan slots;
-    SlotNeeds slot_needs;                   // that later changes are planned from
+    SlotNeeds slot_needs;  // that `slots` were, and later changes are, planned from
     uint64_t host_tier_bytes = UINT64_MAX;  // for the records of all encodings together
   };
 
@@ -116,6 +118,8 @@ class ExpertOffload {
   absl::Status SetSpeculation(const SpeculationChange& change);
   absl::Status SetMemoryStrategy(absl::string_view strategy);
   absl::Status SetEviction(absl::string_view name);
+  // Looks at the device's memory now.
+  void CheckMemory();
   // Controls of a bench, until the next SetSpeculation or SetEviction.
   void UsePredictor(std::unique_ptr<ExpertPredictor> predictor);
   void UseEviction(std::unique_ptr<EvictionPolicy> policy);

@@ -89,8 +89,8 @@ absl::StatusOr<uint32_t> ParseSlotCount(absl::string_view capacity, const SlotNe
 absl::StatusOr<SlotPlan> PlanSlots(absl::string_view strategy,
                                    absl::string_view capacity,
                                    const SlotNeeds& needs) {
-  if (strategy == "cpu_offload" ||
-      (strategy == "auto" && needs.shares_memory && capacity.empty())) {
+  const bool needs_no_slots = needs.shares_memory || needs.budget_bytes < needs.slot_bytes;
+  if (strategy == "cpu_offload" || (strategy == "auto" && capacity.empty() && needs_no_slots)) {
     return SlotPlan{.strategy = "cpu_offload", .num_slots = 1, .is_unified = true};
   }
   if (strategy == "double_buffer") {

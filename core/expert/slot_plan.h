@@ -34,10 +34,10 @@ struct SlotPlan {
 absl::StatusOr<uint32_t> ParseSlotCount(absl::string_view capacity, const SlotNeeds& needs);
 
 // The plan for --memory-strategy `strategy` and --expert-capacity `capacity` ("" = what the
-// strategy wants and the budget allows). "auto" is cpu_offload where nothing has to be copied and
-// no capacity is asked for, single_async where at least two layers' worth of a token's experts fit,
-// else streaming. RESOURCE_EXHAUSTED, with advice: the budget holds no slot, or less than the
-// capacity.
+// strategy wants and the budget allows). "auto" is single_async where at least two layers' worth of
+// a token's experts fit, streaming with fewer slots, cpu_offload without any, and cpu_offload too
+// where nothing has to be copied and no capacity is asked for. RESOURCE_EXHAUSTED, with advice: the
+// budget holds no slot for another strategy, or less than the capacity.
 absl::StatusOr<SlotPlan> PlanSlots(absl::string_view strategy,
                                    absl::string_view capacity,
                                    const SlotNeeds& needs);

@@ -58,6 +58,14 @@ TEST(PlanSlots, AutoIsTheCacheWhereTwoLayersFit) {
   EXPECT_EQ(Plan("auto", "", needs).num_slots, 13u) << "what the budget holds";
 }
 
+TEST(PlanSlots, AutoComputesInHostMemoryWhereNoSlotFits) {
+  SlotNeeds needs = Switch();
+  needs.budget_bytes = needs.slot_bytes - 1;
+  EXPECT_EQ(Plan("auto", "", needs).strategy, "cpu_offload");
+  EXPECT_EQ(PlanSlots("auto", "25%", needs).status().code(), absl::StatusCode::kResourceExhausted)
+      << "slots were asked for";
+}
+
 TEST(PlanSlots, AutoCopiesNothingWhereMemoryIsShared) {
   SlotNeeds needs = Switch();
   needs.shares_memory = true;
@@ -90,7 +98,7 @@ TEST(PlanSlots, CpuOffloadHasNoSlotsToFill) {
 TEST(PlanSlots, RefusesWithAdvice) {
   SlotNeeds needs = Switch();
   needs.budget_bytes = 1000;
-  EXPECT_EQ(PlanSlots("auto", "", needs).status().message(),
+  EXPECT_EQ(PlanSlots("single_async", "", needs).status().message(),
             "no expert fits: one takes 1.0 MiB and 1000 B of device memory are left for experts; "
             "use a smaller --expert-codec, --max-context or --max-running, or --memory-strategy "
             "cpu_offload");
