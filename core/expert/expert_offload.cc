@@ -23,8 +23,6 @@ namespace {
 // Of routing kept for DumpRoutingTrace and --record-routing.
 constexpr uint64_t kRecordedBytes = uint64_t{64} << 20;
 
-constexpr std::chrono::seconds kMemoryPeriod(1);
-
 std::string DefaultMode(const ExpertOptions& flags, const ExpertModel& model) {
   if (!flags.speculation.empty()) return flags.speculation;
   return model.is_pregated ? "pregate" : "adaptive";
@@ -159,7 +157,9 @@ absl::Status ExpertOffload::Parts::Open(std::vector<ExpertPack> packs) {
                              ExpertCache::Create(std::move(sources), *backend_, clock_, cache));
   }
   PREGATE_RETURN_IF_ERROR(OpenPrefetcher());
-  watch_ = std::make_unique<Thread>("slot budget", [this] { WatchMemory(); });
+  if (options_.memory_period > Duration::zero()) {
+    watch_ = std::make_unique<Thread>("slot budget", [this] { WatchMemory(); });
+  }
   return absl::OkStatus();
 }
 
@@ -248,7 +248,7 @@ absl::Status ExpertOffload::Parts::Apply(SlotPlan plan) {
 
 void ExpertOffload::Parts::WatchMemory() {
   for (;;) {
-    const TimePoint next = std::chrono::steady_clock::now() + kMemoryPeriod;
+    const TimePoint next = std::chrono::steady_clock::now() + options_.memory_period;
     {
       MutexLock lock(watch_mutex_);
       while (!is_closing_ && std::chrono::steady_clock::now() < next) {

@@ -3,6 +3,7 @@
 // cache, the predictors and the recorder, and is all of core/expert that others need.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -35,7 +36,7 @@ struct ExpertModel {
 };
 
 // The first group of methods is for one thread (the engine's), the second for any. A thread of its
-// own looks at the device's memory once a second: where others take it, slots are given up, and
+// own looks at the device's memory from time to time: where others take it, slots are given up, and
 // come back when it is free again (core/expert/slot_budget.h); the strategy "auto" is decided anew.
 class ExpertOffload {
  public:
@@ -44,7 +45,8 @@ class ExpertOffload {
     ExpertModel model;
     SlotPlan slots;
     SlotNeeds slot_needs;  // that `slots` were, and later changes are, planned from
-    uint64_t host_tier_bytes = UINT64_MAX;  // for the records of all encodings together
+    Duration memory_period = std::chrono::seconds(1);  // of looks; 0: CheckMemory alone looks
+    uint64_t host_tier_bytes = UINT64_MAX;             // for the records of all encodings together
   };
 
   // `packs`: one, or for the codec "adaptive" the exact and the smaller encoding. Reads

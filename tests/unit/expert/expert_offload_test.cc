@@ -45,8 +45,7 @@ class ScarceBackend final : public Backend {
   const std::atomic<uint64_t>& free_records_;
 };
 
-// 8 layers of 16 experts, top-2. The looks of the offload's own thread count as well: a test goes
-// by what is reached, not by how many there were.
+// 8 layers of 16 experts, top-2.
 class ExpertOffloadTest : public testing::Test {
  protected:
   ExpertOffloadTest() : logger_(LogLevel::kInfo, LogFormat::kText, [](const std::string&) {}) {}
@@ -72,6 +71,7 @@ class ExpertOffloadTest : public testing::Test {
     absl::StatusOr<SlotPlan> slots = PlanSlots(strategy, capacity, options.slot_needs);
     ASSERT_TRUE(slots.ok()) << slots.status();
     options.slots = *std::move(slots);
+    options.memory_period = {};
     std::vector<ExpertPack> packs;
     packs.push_back(*std::move(pack));
     absl::StatusOr<std::unique_ptr<ExpertOffload>> offload =
