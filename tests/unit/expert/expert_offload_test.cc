@@ -2,6 +2,7 @@
 #include "core/expert/expert_offload.h"
 
 #include <atomic>
+#include <deque>
 #include <utility>
 
 #include "core/device/cpu_backend.h"
@@ -18,10 +19,30 @@ using ::testing::HasSubstr;
 
 constexpr uint64_t kRecord = 4096;
 
-// The CPU, whose memory others take as the test says: 1000 records in all.
+// A stream whose copies lose a bit.
+class LossyStream final : public Stream {
+ public:
+  explicit LossyStream(std::unique_ptr<Stream> stream) : stream_(std::move(stream)) {}
+  void CopyAsync(std::byte* to, const std::byte* from, size_t bytes) override {
+    sent_.emplace_back(from, from + bytes);
+    sent_.back()[bytes / 2] ^= std::byte{4};
+    stream_->CopyAsync(to, sent_.back().data(), bytes);
+  }
+  Event Record() override { return stream_->Record(); }
+  void Wait(const Event& event) override { stream_->Wait(event); }
+  absl::Status Synchronize() override { return stream_->Synchronize(); }
+
+ private:
+  std::deque<std::vector<std::byte>> sent_;  // outlives the copies
+  const std::unique_ptr<Stream> stream_;
+};
+
+// The CPU, whose memory others take as the test says, 1000 records in all, and whose copies may lose
+// bits.
 class ScarceBackend final : public Backend {
  public:
-  explicit ScarceBackend(const std::atomic<uint64_t>& free_records) : free_records_(free_records) {}
+  ScarceBackend(const std::atomic<uint64_t>& free_records, bool loses_bits)
+      : free_records_(free_records), loses_bits_(loses_bits) {}
 
   absl::StatusOr<Buffer> Allocate(MemoryKind kind, size_t bytes) override {
     return cpu_.Allocate(kind, bytes);
@@ -34,7 +55,9 @@ class ScarceBackend final : public Backend {
     return cpu_.Decommit(reserved, offset, bytes);
   }
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const std::string& name) override {
-    return cpu_.CreateStream(name);
+    absl::StatusOr<std::unique_ptr<Stream>> stream = cpu_.CreateStream(name);
+    if (!stream.ok() || !loses_bits_) return stream;
+    return std::make_unique<LossyStream>(*std::move(stream));
   }
   MemoryInfo memory() const override {
     return {.total_bytes = 1000 * kRecord, .free_bytes = free_records_ * kRecord};
@@ -43,6 +66,7 @@ class ScarceBackend final : public Backend {
  private:
   CpuBackend cpu_;
   const std::atomic<uint64_t>& free_records_;
+  const bool loses_bits_;
 };
 
 // 8 layers of 16 experts, top-2.
@@ -62,6 +86,7 @@ class ExpertOffloadTest : public testing::Test {
     ExpertOffload::Options options;
     options.flags.memory_strategy = strategy;
     options.flags.capacity = capacity;
+    options.flags.verify_slots = verify_slots_;
     options.model = {.name = "test", .num_layers = 8, .num_experts = 16, .experts_per_token = 2};
     options.slot_needs = {.num_layers = 8,
                           .num_experts = 16,
@@ -77,7 +102,7 @@ class ExpertOffloadTest : public testing::Test {
     absl::StatusOr<std::unique_ptr<ExpertOffload>> offload =
         ExpertOffload::Create(std::move(options),
                               std::move(packs),
-                              std::make_unique<ScarceBackend>(free_records_),
+                              std::make_unique<ScarceBackend>(free_records_, loses_bits_),
                               clock_,
                               logger_);
     ASSERT_TRUE(offload.ok()) << offload.status();
@@ -92,10 +117,52 @@ class ExpertOffloadTest : public testing::Test {
 
   const TempFolder folder_;
   std::atomic<uint64_t> free_records_{500};
+  bool loses_bits_ = false;
+  double verify_slots_ = 0;
   FakeClock clock_;
   Logger logger_;
   std::unique_ptr<ExpertOffload> offload_;
 };
+
+// Of `count` leased experts, how many are said to be other than in host memory.
+int CountDamaged(ExpertOffload& offload, uint32_t count) {
+  int damaged = 0;
+  CallerStream stream;
+  for (uint32_t i = 0; i < count; ++i) {
+    const std::vector<ExpertId> ids = {{.layer = i % 8, .expert = i % 16}};
+    absl::StatusOr<ExpertLease> lease = offload.Acquire(ids, stream);
+    EXPECT_TRUE(lease.ok()) << lease.status();
+    const std::optional<ExpertLease::Expert> expert = lease->Next();
+    const absl::Status status = offload.Verify(ids.front(), *expert);
+    if (status.ok()) continue;
+    ++damaged;
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+    EXPECT_EQ(status.message(),
+              "expert " + ToString(ids.front()) +
+                  ": its slot does not hold the bytes that were copied into it");
+  }
+  return damaged;
+}
+
+TEST_F(ExpertOffloadTest, FindsWhatTheLinkLost) {
+  loses_bits_ = true;
+  verify_slots_ = 1;
+  Open("auto", "");
+  EXPECT_EQ(CountDamaged(*offload_, 32), 32);
+}
+
+TEST_F(ExpertOffloadTest, LooksAtTheShareThatWasAskedFor) {
+  loses_bits_ = true;
+  verify_slots_ = 0.25;
+  Open("auto", "");
+  EXPECT_EQ(CountDamaged(*offload_, 32), 8);
+}
+
+TEST_F(ExpertOffloadTest, AcceptsWhatIsWhole) {
+  verify_slots_ = 1;
+  Open("auto", "");
+  EXPECT_EQ(CountDamaged(*offload_, 32), 0);
+}
 
 TEST_F(ExpertOffloadTest, GivesWayToOthersAndReturns) {
   Open("auto", "");
