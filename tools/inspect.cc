@@ -13,7 +13,7 @@
 #include "absl/strings/str_split.h"
 #include "core/base/bytes.h"
 #include "core/base/status_macros.h"
-#include "tools/pack_model.h"
+#include "core/model/pack_experts.h"
 #include "tools/read_json.h"
 
 namespace pregate {

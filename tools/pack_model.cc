@@ -70,14 +70,6 @@ absl::Status WriteConfig(const PackModelOptions& options,
   return WriteWholeFile(out / "config.json", text);
 }
 
-// As pregated chooses it.
-Dtype CheckpointDtype(const ModelConfig& config, const Safetensors& files) {
-  if (config.dtype.has_value()) return *config.dtype;
-  const TensorView* const embedding = files.Find(config.family->names.embedding);
-  const bool is_float32 = embedding != nullptr && embedding->dtype == TensorDtype::kF32;
-  return is_float32 ? Dtype::kFloat32 : Dtype::kBfloat16;
-}
-
 // The tensors that are no expert's, in alphabetical order.
 std::vector<std::string> DenseNames(const ModelConfig& config, const Safetensors& files) {
   const TensorNames& names = config.family->names;

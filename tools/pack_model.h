@@ -13,10 +13,8 @@
 
 namespace pregate {
 
-// The files of a packed folder, beside config.json and those of the tokenizer.
-inline constexpr char kPackName[] = "experts.pack";
-inline constexpr char kDenseName[] = "dense.safetensors";         // all tensors but the experts'
-inline constexpr char kChecksumsName[] = "dense.checksums.json";  // {tensor: XXH3 in hexadecimal}
+// Of a packed folder, beside the files of core/model/pack_experts.h: {tensor: XXH3 in hexadecimal}.
+inline constexpr char kChecksumsName[] = "dense.checksums.json";
 
 struct PackModelOptions {
   std::string folder;  // the checkpoint

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/bytes.h"
 #include "core/base/status_macros.h"
+#include "core/model/pack_experts.h"
 #include "tools/cli.h"
 #include "tools/inspect.h"
 #include "tools/pack_model.h"

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
 #include "core/base/status_macros.h"
+#include "core/model/pack_experts.h"
 #include "core/storage/safetensors.h"
 #include "core/storage/whole_file.h"
 #include "tools/byte_tokenizer.h"

@@ -15,7 +15,6 @@
 #include "tools/cli.h"
 #include "tools/model_shape.h"
 #include "tools/normal_numbers.h"
-#include "tools/pack_model.h"
 
 namespace pregate {
 namespace {

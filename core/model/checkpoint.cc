@@ -221,13 +221,6 @@ absl::StatusOr<ModelWeights> WeightsReader::Read() {
 
 }  // namespace
 
-absl::StatusOr<Dtype> CheckpointDtype(const ModelConfig& config, const Safetensors& files) {
-  if (config.dtype.has_value()) return *config.dtype;
-  const TensorView* embedding = files.Find(config.family->names.embedding);
-  const bool is_float32 = embedding != nullptr && embedding->dtype == TensorDtype::kF32;
-  return is_float32 ? Dtype::kFloat32 : Dtype::kBfloat16;
-}
-
 absl::StatusOr<ModelWeights> LoadWeights(std::unique_ptr<const Safetensors> files,
                                          const ModelConfig& config,
                                          Dtype dtype,

@@ -41,10 +41,6 @@ struct ModelWeights {
   std::unique_ptr<const Safetensors> files;  // what the mapped tensors lie in
 };
 
-// The dtype that "auto" means: the configuration's, else that of the embedding; what is stored
-// otherwise is converted.
-absl::StatusOr<Dtype> CheckpointDtype(const ModelConfig& config, const Safetensors& files);
-
 // Finds every dense tensor of the model in `files` and converts to `dtype` what is in another one.
 // INVALID_ARGUMENT names the tensor and the file, and what its shape or dtype is and should be, or
 // that it holds a number that is not finite. Tensors that the model has no use for are logged;

@@ -13,9 +13,6 @@
 namespace pregate {
 namespace {
 
-constexpr char kPackName[] = "experts.pack";
-constexpr char kDenseName[] = "dense.safetensors";
-
 absl::StatusOr<std::string> PackFolder(const std::string& option) {
   if (!option.empty()) return option;
   if (const char* const cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0') {

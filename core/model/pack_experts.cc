@@ -112,6 +112,13 @@ std::string GateName(const ModelConfig& config) {
 
 }  // namespace
 
+Dtype CheckpointDtype(const ModelConfig& config, const Safetensors& files) {
+  if (config.dtype.has_value()) return *config.dtype;
+  const TensorView* const embedding = files.Find(config.family->names.embedding);
+  const bool is_float32 = embedding != nullptr && embedding->dtype == TensorDtype::kF32;
+  return is_float32 ? Dtype::kFloat32 : Dtype::kBfloat16;
+}
+
 ExpertShape ExpertShapeOf(const ModelConfig& config, Dtype dtype) {
   return {.hidden_size = config.hidden_size,
           .expert_width = config.expert_width,

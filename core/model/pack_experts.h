@@ -14,6 +14,14 @@
 
 namespace pregate {
 
+// The files of a packed folder, beside config.json and those of the tokenizer.
+inline constexpr char kPackName[] = "experts.pack";
+inline constexpr char kDenseName[] = "dense.safetensors";  // all tensors but the experts'
+
+// The dtype that "auto" means: the configuration's, else that of the embedding; what is stored
+// otherwise is converted.
+Dtype CheckpointDtype(const ModelConfig& config, const Safetensors& files);
+
 // What all experts of the model have in common, with kNone's numbers in `dtype`.
 ExpertShape ExpertShapeOf(const ModelConfig& config, Dtype dtype);
 

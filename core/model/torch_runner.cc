@@ -18,6 +18,7 @@
 #include "core/model/checkpoint.h"
 #include "core/model/model_config.h"
 #include "core/model/open_packs.h"
+#include "core/model/pack_experts.h"
 #include "core/model/product_bound.h"
 #include "core/model/torch_cpu.h"
 #include "core/model/transformer.h"
