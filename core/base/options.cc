@@ -209,6 +209,7 @@ std::vector<Flag> ExpertFlags(ExpertOptions& options) {
                  0,
                  1,
                  options.verify_slots),
+      SwitchFlag("layer-metrics", "export metrics of each layer, too", options.layer_metrics),
       TextFlag("pack-folder",
                "DIR",
                "keeps packed experts (default: the user's cache folder)",

@@ -38,6 +38,7 @@ struct ExpertOptions {
   uint64_t gpu_memory_budget = 0;           // bytes; 0 = 90 % of what is free
   uint64_t host_memory_budget = 0;          // bytes of the host tier; 0 = all experts, if they fit
   double verify_slots = 0;                  // share of the leased slots whose checksum is looked at
+  bool layer_metrics = false;               // series of each layer too
   std::string pack_folder;                  // where packs are kept; "" = the user's cache folder
 };
 

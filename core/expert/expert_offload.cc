@@ -81,6 +81,7 @@ class ExpertOffload::Parts {
   void VisitStats(StatsVisitor& visitor) const;
 
  private:
+  void VisitLayers(StatsVisitor& visitor) const;
   PredictorShape Shape() const;
   absl::Status OpenPrefetcher();
   void WatchMemory();
@@ -394,6 +395,32 @@ void ExpertOffload::Parts::VisitStats(StatsVisitor& visitor) const {
                       "Times that the codec adaptive began to load experts in this encoding.",
                       {{"codec", codecs_[tier]}},
                       switches_[tier].value());
+  }
+  if (options_.flags.layer_metrics) VisitLayers(visitor);
+}
+
+void ExpertOffload::Parts::VisitLayers(StatsVisitor& visitor) const {
+  const ExpertCache::Snapshot snapshot = cache_->Read();
+  const auto lookups = [&](absl::string_view name, absl::string_view help, Lookup kind) {
+    for (size_t layer = 0; layer < snapshot.layer_lookups.size(); ++layer) {
+      visitor.OnCounter(
+          name,
+          help,
+          {{"layer", absl::StrCat(layer)}},
+          static_cast<double>(snapshot.layer_lookups[layer][static_cast<size_t>(kind)]));
+    }
+  };
+  lookups("expert_layer_hits_total",
+          "Look-ups of a layer that found the expert ready (--layer-metrics).",
+          Lookup::kHit);
+  lookups("expert_layer_misses_total",
+          "Look-ups of a layer that found no expert (--layer-metrics).",
+          Lookup::kMiss);
+  for (uint32_t layer = 0; layer < options_.model.num_layers; ++layer) {
+    visitor.OnGauge("speculation_enabled",
+                    "Whether a layer's experts are predicted at present (--layer-metrics).",
+                    {{"layer", absl::StrCat(layer)}},
+                    prefetcher_->IsEnabled(layer) ? 1 : 0);
   }
 }
 

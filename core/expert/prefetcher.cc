@@ -95,6 +95,7 @@ class Prefetcher::Parts {
         counts_(names_.size() + 1),
         sink_(sink),
         clock_(clock),
+        is_enabled_(shape.num_layers),
         hinted_(size_t{shape.num_layers} * shape.num_experts),
         is_needed_(shape.num_experts) {}
 
@@ -104,6 +105,7 @@ class Prefetcher::Parts {
   LearnedModes SaveState() const;
   absl::Status LoadState(LearnedModes modes);
   Snapshot Read() const;
+  bool IsEnabled(uint32_t layer) const { return is_enabled_[layer].load() != 0; }
   void VisitStats(StatsVisitor& visitor) const;
 
  private:
@@ -134,6 +136,7 @@ class Prefetcher::Parts {
   bool wants_control_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<Change> change_ ABSL_GUARDED_BY(mutex_);
   std::atomic<bool> has_change_{false};
+  std::vector<std::atomic<uint8_t>> is_enabled_;  // [num_layers]
 
   // The engine's thread alone.
   Settings settings_;
@@ -283,6 +286,7 @@ void Prefetcher::Parts::CollectHints(const RoutedLayer& routed) {
     if (layer >= shape_.num_layers) return;
     predictor_->Predict(distance, predictions_);
     const size_t count = CountToActOn(predictions_, settings_.aggressiveness, confidence);
+    is_enabled_[layer] = count > 0 ? 1 : 0;
     for (size_t i = 0; i < count; ++i) {
       const ExpertPrediction& prediction = predictions_[i];
       hints_.push_back({.id = {.layer = layer, .expert = prediction.expert},
@@ -360,6 +364,7 @@ void Prefetcher::UsePredictor(std::unique_ptr<ExpertPredictor> predictor) {
   parts_->UsePredictor(std::move(predictor));
 }
 Prefetcher::Snapshot Prefetcher::Read() const { return parts_->Read(); }
+bool Prefetcher::IsEnabled(uint32_t layer) const { return parts_->IsEnabled(layer); }
 void Prefetcher::VisitStats(StatsVisitor& visitor) const { parts_->VisitStats(visitor); }
 
 }  // namespace pregate

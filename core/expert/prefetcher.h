@@ -89,6 +89,8 @@ class Prefetcher {
     uint64_t correct = 0;    // of them, needed
   };
   Snapshot Read() const;
+  // Was anything predicted of the layer, and acted on, the last time it could be?
+  bool IsEnabled(uint32_t layer) const;
 
   // speculation_predicted_total{mode}, speculation_correct_total{mode}.
   void VisitStats(StatsVisitor& visitor) const;

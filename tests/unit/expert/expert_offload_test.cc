@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/fake_clock.h"
+#include "tests/support/recorded_stats.h"
 #include "tests/support/temp_folder.h"
 #include "tests/support/test_pack.h"
 
@@ -87,6 +88,7 @@ class ExpertOffloadTest : public testing::Test {
     options.flags.memory_strategy = strategy;
     options.flags.capacity = capacity;
     options.flags.verify_slots = verify_slots_;
+    options.flags.layer_metrics = layer_metrics_;
     options.model = {.name = "test", .num_layers = 8, .num_experts = 16, .experts_per_token = 2};
     options.slot_needs = {.num_layers = 8,
                           .num_experts = 16,
@@ -119,6 +121,7 @@ class ExpertOffloadTest : public testing::Test {
   std::atomic<uint64_t> free_records_{500};
   bool loses_bits_ = false;
   double verify_slots_ = 0;
+  bool layer_metrics_ = false;
   FakeClock clock_;
   Logger logger_;
   std::unique_ptr<ExpertOffload> offload_;
@@ -142,6 +145,31 @@ int CountDamaged(ExpertOffload& offload, uint32_t count) {
                   ": its slot does not hold the bytes that were copied into it");
   }
   return damaged;
+}
+
+TEST_F(ExpertOffloadTest, ShowsItsLayersWhereThatIsAskedFor) {
+  Open("auto", "");
+  RecordedStats without;
+  offload_->VisitStats(without);
+  EXPECT_EQ(without.values().count("expert_layer_hits_total{layer=\"0\"}"), 0u);
+
+  layer_metrics_ = true;
+  Open("auto", "");
+  CallerStream stream;
+  const std::vector<ExpertId> ids = {{.layer = 3, .expert = 1}, {.layer = 3, .expert = 2}};
+  for (int step = 0; step < 2; ++step) {
+    absl::StatusOr<ExpertLease> lease = offload_->Acquire(ids, stream);
+    ASSERT_TRUE(lease.ok()) << lease.status();
+    while (lease->Next().has_value()) {
+    }
+  }
+  RecordedStats stats;
+  offload_->VisitStats(stats);
+  EXPECT_EQ(stats.value("expert_layer_hits_total{layer=\"3\"}"), 2);
+  EXPECT_EQ(stats.value("expert_layer_misses_total{layer=\"3\"}"), 2);
+  EXPECT_EQ(stats.value("expert_layer_misses_total{layer=\"0\"}"), 0);
+  EXPECT_EQ(stats.value("speculation_enabled{layer=\"7\"}"), 0);
+  EXPECT_EQ(stats.violation(), "");
 }
 
 TEST_F(ExpertOffloadTest, FindsWhatTheLinkLost) {

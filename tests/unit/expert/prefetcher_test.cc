@@ -106,6 +106,7 @@ TEST_F(PrefetcherTest, CoversAsMuchAsItIsAggressive) {
     routing_.BeginStep({1});
     prefetcher->OnRouted(routing_.Layer(0));
     EXPECT_EQ(sink_.last.size(), hints) << aggressiveness;
+    EXPECT_EQ(prefetcher->IsEnabled(1), hints > 0) << aggressiveness;
   }
 }
 
