@@ -37,7 +37,12 @@ class ManualBackend::PendingEvent final : public Event::State {
   absl::Status BlockUntilReady() const override {
     MutexLock lock(backend_.mutex_);
     while (!has_passed_ && backend_.waiting_ == Waiting::kBlocks) {
+      ++num_sleeping_;
+      ++backend_.num_sleeping_;
       backend_.changed_.Wait(backend_.mutex_);
+      if (has_passed_) break;
+      --num_sleeping_;
+      --backend_.num_sleeping_;
     }
     if (!has_passed_) backend_.RunThrough(*this);
     backend_.checker_.OnHostSees(clock_);
@@ -48,10 +53,19 @@ class ManualBackend::PendingEvent final : public Event::State {
   friend class ManualBackend;
   friend class ManualStream;
 
+  // Whoever sleeps for it is awake from here on.
+  void Pass(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(backend_.mutex_) {
+    status_ = status;
+    has_passed_ = true;
+    backend_.num_sleeping_ -= std::exchange(num_sleeping_, 0);
+    backend_.changed_.NotifyAll();
+  }
+
   ManualBackend& backend_;
   ManualStream& stream_;
   const HazardChecker::Clock clock_;
   bool has_passed_ ABSL_GUARDED_BY(backend_.mutex_) = false;
+  mutable size_t num_sleeping_ ABSL_GUARDED_BY(backend_.mutex_) = 0;
   absl::Status status_ ABSL_GUARDED_BY(backend_.mutex_);
 };
 
@@ -187,6 +201,11 @@ void ManualBackend::SetWaiting(Waiting waiting) {
   changed_.NotifyAll();
 }
 
+size_t ManualBackend::num_sleeping() const {
+  MutexLock lock(mutex_);
+  return num_sleeping_;
+}
+
 void ManualBackend::RunThrough(const PendingEvent& event) {
   while (!event.has_passed_) {
     // An event is recorded before anybody can wait for it, so this chain ends.
@@ -296,9 +315,7 @@ void ManualStream::RunOldest() {
   } else if (const auto* body = std::get_if<std::function<void()>>(&operation)) {
     if (*body) (*body)();
   } else if (const auto* point = std::get_if<Pass>(&operation)) {
-    point->event->status_ = error_;
-    point->event->has_passed_ = true;
-    backend_.changed_.NotifyAll();
+    point->event->Pass(error_);
   }
 }
 

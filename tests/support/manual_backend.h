@@ -56,6 +56,8 @@ class ManualBackend final : public Backend {
 
   // Threads that sleep take part at once.
   void SetWaiting(Waiting waiting);
+  // Threads that sleep until more is stepped.
+  size_t num_sleeping() const;
 
   // Knows of all copies, kernels, events and memory; accesses of the host are to be told to it.
   HazardChecker& checker() { return checker_; }
@@ -72,6 +74,7 @@ class ManualBackend final : public Backend {
   mutable Mutex mutex_;
   CondVar changed_;  // an event has passed, waiting_ is another
   Waiting waiting_ ABSL_GUARDED_BY(mutex_);
+  size_t num_sleeping_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t used_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   // Which units of a reservation are there.
   std::map<const std::byte*, std::vector<bool>> committed_ ABSL_GUARDED_BY(mutex_);

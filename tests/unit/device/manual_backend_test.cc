@@ -116,6 +116,26 @@ TEST_F(ManualBackendTest, ABlockedThreadGoesOnWhenAnotherHasSteppedSoFar) {
   EXPECT_THAT(ran_, ElementsAre(1));
 }
 
+TEST_F(ManualBackendTest, AThreadSleepsUntilWhatItWaitsForIsStepped) {
+  backend_.SetWaiting(ManualBackend::Waiting::kBlocks);
+  const Event first = first_->Record();
+  const Event second = second_->Record();
+  std::thread waiting([&] {
+    EXPECT_TRUE(first.BlockUntilReady().ok());
+    EXPECT_TRUE(second.BlockUntilReady().ok());
+  });
+  const auto await_sleep = [&] {
+    while (backend_.num_sleeping() == 0) std::this_thread::yield();
+  };
+  await_sleep();
+  EXPECT_TRUE(first_->Step());
+  await_sleep();
+  EXPECT_EQ(backend_.num_sleeping(), 1u);
+  EXPECT_TRUE(second_->Step());
+  EXPECT_EQ(backend_.num_sleeping(), 0u) << "before the thread has run at all";
+  waiting.join();
+}
+
 TEST_F(ManualBackendTest, ABlockedThreadTakesPartOnceThatIsAllowed) {
   backend_.SetWaiting(ManualBackend::Waiting::kBlocks);
   Note(*first_, 1);
