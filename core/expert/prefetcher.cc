@@ -25,6 +25,7 @@ using HintedBytes = ExpertCache::HintedBytes;
 constexpr uint64_t kQuietSteps = 64;  // without a load, until it rests
 constexpr uint64_t kCheckEvery = 64;  // steps at rest
 constexpr double kTimeWeight = 0.1;   // of the newest layer in the average of their times
+constexpr double kVainWeight = 0.05;  // of the newest layer in the share of what came to nothing
 
 // What an operator asked for and the engine's thread has yet to take.
 struct Change {
@@ -152,7 +153,8 @@ class Prefetcher::Parts {
   std::optional<TimePoint> layer_begun_;      // that was routed before, in the same step
   double stall_seconds_ = 0;                  // at that time
   std::array<double, 2> layer_seconds_ = {};  // averages: [is_prefill]; 0: not known
-  double credit_ = 0;                         // loads that may begin
+  double credit_ = 0;                         // loads in vain that may begin
+  double in_vain_ = 1;                        // of the predictions acted on: an average
   std::vector<uint8_t> hinted_;               // [num_layers, num_experts], of this step
   std::vector<uint8_t> is_needed_;            // [num_experts]
   std::vector<ExpertPrediction> predictions_;
@@ -208,6 +210,7 @@ void Prefetcher::Parts::TakeChange() {
   is_adaptive_ = !is_control() && names_[mode_] == "adaptive";
   quiet_steps_ = 0;
   rests_ = false;
+  in_vain_ = 1;  // until it has proven itself
   if (predictor_ == nullptr || is_control()) return;
   if (const auto state = learned_.find(names_[mode_]); state != learned_.end()) {
     // Saved by the same mode for the same shape, or looked at by LoadState.
@@ -238,8 +241,8 @@ void Prefetcher::Parts::OnRouted(const RoutedLayer& routed) {
   if (pace.load_seconds > 0) credit_ += layer_seconds / pace.load_seconds;
   // More than there are experts is no limit, and may be more than a number holds.
   const auto most = static_cast<double>(hinted_.size());
-  const auto max_loads = static_cast<uint32_t>(std::min(credit_, most));
-  credit_ = std::min(credit_ - sink_.Hint(hints_, max_loads), 1.0);
+  const auto max_loads = static_cast<uint32_t>(std::min(credit_ / std::max(in_vain_, 1e-9), most));
+  credit_ = std::min(credit_ - in_vain_ * sink_.Hint(hints_, max_loads), 1.0);
 }
 
 bool Prefetcher::Parts::Rests(const ExpertCache::Pace& pace) {
@@ -263,6 +266,7 @@ void Prefetcher::Parts::Score(const RoutedLayer& routed) {
   }
   counts_[mode_].predicted.Add(static_cast<double>(predicted));
   counts_[mode_].correct.Add(correct);
+  in_vain_ += kVainWeight * (1 - correct / static_cast<double>(predicted) - in_vain_);
 }
 
 void Prefetcher::Parts::MeasureLayer(const RoutedLayer& routed, const ExpertCache::Pace& pace) {

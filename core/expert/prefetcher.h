@@ -39,9 +39,10 @@ class CacheHints final : public HintSink {
 
 // After each layer's routing: scores what was predicted of it, and hints what is predicted of the
 // next ones. Acts on predictions of at least `confidence`, until the share `aggressiveness` of the
-// predicted probability is covered; nearer layers first, in each the most probable first. Begins at
-// most floor(layer time / load time) loads a layer, layer time being what it computes and does not
-// stall; what is left over, up to one load, carries over to the next layer.
+// predicted probability is covered; nearer layers first, in each the most probable first. Begins a
+// layer as many loads as let at most layer time / load time of them be in vain, by the share of
+// predictions that came to nothing lately; layer time is what it computes and does not stall. What
+// is left over, up to one load in vain, carries over to the next layer.
 //
 // Two rules beyond the predictor's own. When nothing has been loaded for 64 steps, neither needed
 // nor hinted, everything is resident: it rests, and works in every 64th step only, until something

@@ -57,10 +57,35 @@ class ToldPredictor final : public ExpertPredictor {
   const std::vector<std::vector<ExpertPrediction>> by_distance_;
 };
 
+// Two experts of the next layer that it will not need, for sure.
+class WrongPredictor final : public ExpertPredictor {
+ public:
+  explicit WrongPredictor(const SyntheticRouting& routing) : routing_(routing) {}
+  absl::string_view name() const override { return "wrong"; }
+  void Observe(const RoutedLayer& routed) override { layer_ = routed.layer; }
+  void Predict(uint32_t distance, std::vector<ExpertPrediction>& predictions) override {
+    predictions.clear();
+    const std::vector<uint32_t> needed = routing_.Needed(layer_ + distance);
+    for (uint32_t expert = 0; expert < kShape.num_experts && predictions.size() < 2; ++expert) {
+      const bool is_needed = std::find(needed.begin(), needed.end(), expert) != needed.end();
+      if (!is_needed) predictions.push_back({.expert = expert, .probability = 1});
+    }
+  }
+
+ private:
+  const SyntheticRouting& routing_;
+  uint32_t layer_ = 0;
+};
+
 class PrefetcherTest : public testing::Test {
  protected:
   std::unique_ptr<Prefetcher> Make(const Prefetcher::Settings& settings) {
     return Prefetcher::Create(kShape, settings, sink_, clock_).value();
+  }
+  std::unique_ptr<Prefetcher> MakeWrong() {
+    std::unique_ptr<Prefetcher> prefetcher = Make({.mode = "none", .aggressiveness = 1});
+    prefetcher->UsePredictor(std::make_unique<WrongPredictor>(routing_));
+    return prefetcher;
   }
   // A step of one token of one sequence, in layers of ten milliseconds each.
   void Step(Prefetcher& prefetcher) {
@@ -110,8 +135,8 @@ TEST_F(PrefetcherTest, CoversAsMuchAsItIsAggressive) {
   }
 }
 
-TEST_F(PrefetcherTest, BeginsNoMoreLoadsThanTheLinkCarriesMeanwhile) {
-  const auto prefetcher = Make({.mode = "pregate", .aggressiveness = 1});
+TEST_F(PrefetcherTest, BeginsNoMoreLoadsInVainThanTheLinkCarriesMeanwhile) {
+  const auto prefetcher = MakeWrong();
   routing_.BeginStep({1});
   std::vector<uint32_t> max_loads;
   for (uint32_t layer = 0; layer < kShape.num_layers; ++layer) {
@@ -123,9 +148,22 @@ TEST_F(PrefetcherTest, BeginsNoMoreLoadsThanTheLinkCarriesMeanwhile) {
   EXPECT_THAT(max_loads, ElementsAre(0, 2, 3, 3));
 }
 
-TEST_F(PrefetcherTest, SavesUpForALoadThatTakesLongerThanALayer) {
+// Copies of two and a half layers: what would be needed anyway may begin as early as it is known.
+TEST_F(PrefetcherTest, WhatIsForeseenRightlyCostsNothing) {
   sink_.pace.load_seconds = 0.025;
   const auto prefetcher = Make({.mode = "pregate", .aggressiveness = 1});
+  for (int step = 0; step < 50; ++step) Step(*prefetcher);
+  routing_.BeginStep({1});
+  for (uint32_t layer = 0; layer + 1 < kShape.num_layers; ++layer) {
+    prefetcher->OnRouted(routing_.Layer(layer));
+    EXPECT_GE(sink_.last_max_loads, 2) << "both experts of layer " << layer + 1;
+    clock_.Advance(std::chrono::milliseconds(10));
+  }
+}
+
+TEST_F(PrefetcherTest, SavesUpForALoadThatTakesLongerThanALayer) {
+  sink_.pace.load_seconds = 0.025;
+  const auto prefetcher = MakeWrong();
   Step(*prefetcher);
   std::vector<uint32_t> max_loads;
   for (int step = 0; step < 3; ++step) {
@@ -142,7 +180,7 @@ TEST_F(PrefetcherTest, SavesUpForALoadThatTakesLongerThanALayer) {
 }
 
 TEST_F(PrefetcherTest, DoesNotSpendTheTimeOfStalls) {
-  const auto prefetcher = Make({.mode = "pregate", .aggressiveness = 1});
+  const auto prefetcher = MakeWrong();
   routing_.BeginStep({1});
   prefetcher->OnRouted(routing_.Layer(0));
   clock_.Advance(std::chrono::milliseconds(10));
