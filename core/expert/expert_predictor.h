@@ -33,7 +33,8 @@ struct RoutedLayer {
   // Which sequence each token belongs to [num_tokens]; the predictor may remember what the sequence
   // did in the step before.
   absl::Span<const uint64_t> sequences;
-  bool is_prefill = false;  // has tokens of prompts
+  absl::Span<const uint32_t> positions = {};  // of each token in its sequence, like sequences
+  bool is_prefill = false;                    // has tokens of prompts
   // Of a pre-gated model: the experts that the next layer will use, like expert_ids; else empty.
   absl::Span<const uint32_t> next_expert_ids;
   GateLookahead* gates = nullptr;  // null where there are none to ask

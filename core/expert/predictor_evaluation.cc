@@ -18,11 +18,13 @@ class Streams {
   Streams(const RoutingTrace& trace, uint32_t streams) : trace_(trace) {
     while (playing_.size() < streams && Begin()) {
     }
+    positions_.resize(playing_.size());
   }
 
   bool empty() const { return playing_.empty(); }
   uint32_t num_tokens() const { return static_cast<uint32_t>(playing_.size()); }
   const std::vector<uint64_t>& sequences() const { return sequences_; }
+  const std::vector<uint32_t>& positions() const { return positions_; }
 
   // What the present token of each stream chose at `layer`.
   void Fill(uint32_t layer, std::vector<uint32_t>& expert_ids) const {
@@ -43,6 +45,8 @@ class Streams {
       sequences_.erase(sequences_.begin() + static_cast<std::ptrdiff_t>(i));
       Begin();
     }
+    positions_.clear();
+    for (const Playing& playing : playing_) positions_.push_back(playing.token);
   }
 
  private:
@@ -67,6 +71,7 @@ class Streams {
   size_t next_ = 0;
   std::vector<Playing> playing_;
   std::vector<uint64_t> sequences_;  // of playing_
+  std::vector<uint32_t> positions_;  // likewise
 };
 
 // Predictions whose layer has not come yet, by layer.
@@ -158,6 +163,7 @@ PredictorEvaluation EvaluatePredictor(ExpertPredictor& predictor,
                                   .experts_per_token = trace.experts_per_token,
                                   .expert_ids = expert_ids,
                                   .sequences = streams.sequences(),
+                                  .positions = streams.positions(),
                                   .next_expert_ids = {}};
       const TimePoint begun = clock.Now();
       predictor.Observe(routed);

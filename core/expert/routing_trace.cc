@@ -126,6 +126,13 @@ absl::Span<const uint16_t> RoutingTrace::ExpertsOf(const Sequence& sequence,
       .subspan((size_t{token} * num_layers + layer) * experts_per_token, experts_per_token);
 }
 
+absl::Span<const uint16_t> RoutingTrace::ForcedExperts(uint64_t sequence,
+                                                       uint32_t position,
+                                                       uint32_t layer) const {
+  const Sequence& recorded = sequences[sequence % sequences.size()];
+  return ExpertsOf(recorded, position % num_tokens(recorded), layer);
+}
+
 std::string SerializeRoutingTrace(const RoutingTrace& trace) {
   std::string bytes(kMagic, sizeof(kMagic) - 1);
   PutNumber(kVersion, 4, bytes);

@@ -31,6 +31,11 @@ struct RoutingTrace {
   absl::Span<const uint16_t> ExpertsOf(const Sequence& sequence,
                                        uint32_t token,
                                        uint32_t layer) const;
+  // Where a token goes when the trace is forced upon a run, at position `position` of the run's
+  // sequence `sequence`: both modulo what there is. Needs sequences that all have tokens.
+  absl::Span<const uint16_t> ForcedExperts(uint64_t sequence,
+                                           uint32_t position,
+                                           uint32_t layer) const;
 };
 
 // The compact format; the whole file in memory. INVALID_ARGUMENT names the offset and the field.

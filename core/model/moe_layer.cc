@@ -168,7 +168,9 @@ absl::Status MoeLayer::Run(const RoutedLayer& routed,
     absl::Status status = next->status;
     if (status.ok()) status = records_.offload->Verify(ids_[next->index], *next);
     if (status.ok()) {
+      const TimePoint start = clock_.Now();
       RunExpert(records_.layouts[next->encoding], next->record, expert);
+      compute_time_ += clock_.Now() - start;
     } else {
       failures_.push_back({.expert = expert, .status = absl::InternalError(status.message())});
     }

@@ -65,6 +65,8 @@ class MoeLayer {
   // Of the last Run: the encoding that each expert was computed from [num_experts], for those that
   // tokens went to.
   absl::Span<const uint32_t> encodings() const { return encodings_; }
+  // Spent computing experts, of all runs: their products and activations.
+  Duration compute_time() const { return compute_time_; }
   // Of a record in an encoding.
   uint64_t RecordBytes(uint32_t encoding) const { return records_.layouts[encoding].bytes; }
 
@@ -98,6 +100,8 @@ class MoeLayer {
   std::vector<uint32_t> encodings_;      // [num_experts]
   std::vector<Failure> failures_;
   Duration stall_ = {};
+  Duration compute_time_ = {};
+  RealClock clock_;
   at::Tensor logits_;         // [max_tokens, num_experts]
   at::Tensor in_, out_;       // [max rows, hidden]
   at::Tensor inner_, gated_;  // [max_tokens, expert_width]; gated_ only if experts are

@@ -301,6 +301,8 @@ absl::Status TorchRunner::ForceRouting(std::shared_ptr<const RoutingTrace> trace
   return transformer_->ForceRouting(std::move(trace));
 }
 
+Duration TorchRunner::expert_compute_time() const { return transformer_->expert_compute_time(); }
+
 absl::StatusOr<double> TorchRunner::MeasureProducts(const Routing& routing,
                                                     uint32_t num_logits,
                                                     uint32_t repetitions) {

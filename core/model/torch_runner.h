@@ -54,6 +54,9 @@ class TorchRunner final : public ModelRunner {
   // See Transformer::ForceRouting.
   absl::Status ForceRouting(std::shared_ptr<const RoutingTrace> trace);
 
+  // That all passes so far have spent computing experts: their products and activations.
+  Duration expert_compute_time() const;
+
   // The bound that a step is measured against: seconds that the matrix products of one pass take
   // in a bare loop of LibTorch calls, unpadded, on the same weights and threads, when its tokens
   // go to the experts of `routing` and `num_logits` of them get logits. The fastest of

@@ -242,11 +242,9 @@ absl::Status Transformer::ForceRouting(std::shared_ptr<const RoutingTrace> trace
 void Transformer::ForceExperts(uint32_t layer, RoutedTokens& routing) const {
   auto* ids = static_cast<uint32_t*>(routing.expert_ids.mutable_data_ptr());
   for (size_t i = 0; i < sequences_.size(); ++i) {
-    const RoutingTrace::Sequence& sequence =
-        forced_->sequences[sequences_[i] % forced_->sequences.size()];
-    const uint32_t token = positions_[i] % forced_->num_tokens(sequence);
-    ids = std::copy_n(
-        forced_->ExpertsOf(sequence, token, layer).begin(), config_.num_experts_per_token, ids);
+    ids = std::copy_n(forced_->ForcedExperts(sequences_[i], positions_[i], layer).begin(),
+                      config_.num_experts_per_token,
+                      ids);
   }
 }
 
@@ -281,6 +279,7 @@ absl::Status Transformer::RunLayer(uint32_t layer,
                               .experts_per_token = config_.num_experts_per_token,
                               .expert_ids = ids,
                               .sequences = sequences_,
+                              .positions = positions_,
                               .is_prefill = is_prefill_,
                               .next_expert_ids = weights.pregate.defined()
                                                      ? ids_of(next_routing_)

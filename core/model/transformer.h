@@ -45,14 +45,16 @@ class Transformer {
   absl::StatusOr<absl::Span<const float>> Forward(const ForwardBatch& batch, Routing* routing);
 
   // From now on tokens go to the experts that `trace` recorded, whatever the gates say, with the
-  // weights of those that the gates would have chosen: what runs is real, what it says is not. The
-  // token at position p of sequence s goes where token p of the trace's sequence s went, both
-  // modulo their numbers. Null ends it. INVALID_ARGUMENT: a trace of another shape or without
-  // tokens.
+  // weights of those that the gates would have chosen: what runs is real, what it says is not.
+  // Each goes where RoutingTrace::ForcedExperts says. Null ends it. INVALID_ARGUMENT: a trace of
+  // another shape or without tokens.
   absl::Status ForceRouting(std::shared_ptr<const RoutingTrace> trace);
 
   // Of each run of the last Forward that returned OK; the logits of one that failed mean nothing.
   absl::Span<const RunResult> run_results() const { return run_results_; }
+
+  // See MoeLayer::compute_time.
+  Duration expert_compute_time() const { return moe_.compute_time(); }
 
   const ModelConfig& config() const { return config_; }
   const ModelWeights& weights() const { return weights_; }

@@ -53,6 +53,19 @@ TEST(RoutingTrace, TakesTwoBytesOnlyForManyExperts) {
   EXPECT_EQ(ParseRoutingTrace(bytes)->sequences[0].expert_ids[0], 299);
 }
 
+TEST(RoutingTrace, ForcesTokensBeyondItsEndFromTheStart) {
+  RoutingTrace trace = {.model = "small",
+                        .num_layers = 2,
+                        .num_experts = 4,
+                        .experts_per_token = 1,
+                        .sequences = {}};
+  trace.sequences.emplace_back().expert_ids = {0, 1};
+  trace.sequences.emplace_back().expert_ids = {2, 3, 3, 2};
+  EXPECT_THAT(trace.ForcedExperts(0, 5, 1), ElementsAre(1));
+  EXPECT_THAT(trace.ForcedExperts(1, 1, 0), ElementsAre(3));
+  EXPECT_THAT(trace.ForcedExperts(3, 2, 1), ElementsAre(3)) << "token 0 of sequence 1";
+}
+
 TEST(RoutingTrace, IsAFile) {
   const TempFolder folder;
   const std::string path = folder / "trace";
