@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_format.h"
 #include "bench/corpus.h"
+#include "bench/forced_routing.h"
 #include "bench/offload_comparison.h"
 #include "bench/subcommands.h"
 #include "core/base/bytes.h"
@@ -11,26 +12,19 @@
 #include "nlohmann/json.hpp"
 #include "tools/cli.h"
 
-#ifndef PREGATE_COMMIT
-#define PREGATE_COMMIT ""
-#endif
-
 namespace pregate {
 namespace {
 
 struct CompareCommand {
   OffloadComparisonOptions options;
   std::string text_file;
+  ForcedRoutingFlags routing;
   bool json = false;
 };
 
-double Share(uint64_t part, const OffloadRow& row) {
-  const uint64_t all = row.lookups[0] + row.lookups[1] + row.lookups[2];
-  return all == 0 ? 0 : static_cast<double>(part) / static_cast<double>(all);
-}
-
-void PrintTable(const OffloadComparison& comparison) {
-  std::cout << absl::StrFormat("model %s, codec %s", comparison.model, comparison.codec);
+void PrintTable(const OffloadComparison& comparison, const ForcedRouting& routing) {
+  std::cout << CaptionOf(routing)
+            << absl::StrFormat("model %s, codec %s", comparison.model, comparison.codec);
   if (comparison.record_seconds > 0) {
     std::cout << absl::StrFormat(", link %s: an expert's copy takes %.2f ms",
                                  comparison.link,
@@ -39,8 +33,10 @@ void PrintTable(const OffloadComparison& comparison) {
   if (comparison.layer_seconds > 0) {
     std::cout << absl::StrFormat(", a layer's computing %.2f ms", comparison.layer_seconds * 1e3);
   }
+  const int name_width = routing.simulated.has_value() ? 38 : 16;
   std::cout << "\n"
-            << absl::StrFormat("%-15s %6s %9s %17s %6s %6s %6s %9s %6s %9s %8s %8s\n",
+            << absl::StrFormat("%-*s %6s %9s %17s %6s %6s %6s %9s %6s %9s %8s %8s\n",
+                               name_width,
                                "speculation",
                                "slots",
                                "tokens/s",
@@ -55,24 +51,27 @@ void PrintTable(const OffloadComparison& comparison) {
                                "wasted");
   for (const OffloadRow& row : comparison.rows) {
     std::cout << absl::StrFormat(
-        "%-15s %6d %9.1f %17s %6.3f %6.3f %6.3f %9s %5.1f%% %9s %8s %8s\n",
-        row.control.empty() ? row.speculation : absl::StrCat("= ", row.control),
+        "%-*s %6d %9.1f %17s %6.3f %6.3f %6.3f %9s %5.1f%% %9s %8s %8s\n",
+        name_width,
+        row.control.empty()          ? row.speculation
+        : row.control == "simulated" ? absl::StrCat("= ", NameOf(*routing.simulated))
+                                     : absl::StrCat("= ", row.control),
         row.num_slots,
         row.tokens_per_second.median,
         absl::StrFormat("(%.1f..%.1f)", row.tokens_per_second.min, row.tokens_per_second.max),
-        Share(row.lookups[0], row),
-        Share(row.lookups[1], row),
-        Share(row.lookups[2], row),
-        FormatBytes(row.loaded_bytes),
-        100 * row.stall_seconds / row.seconds,
-        FormatBytes(row.prefetched.useful),
-        FormatBytes(row.prefetched.late),
-        FormatBytes(row.prefetched.wasted));
+        row.experts.ShareOf(Lookup::kHit),
+        row.experts.ShareOf(Lookup::kLateHit),
+        row.experts.ShareOf(Lookup::kMiss),
+        FormatBytes(row.experts.loaded_bytes),
+        100 * row.stall_share(),
+        FormatBytes(row.experts.hinted.useful),
+        FormatBytes(row.experts.hinted.late),
+        FormatBytes(row.experts.hinted.wasted));
   }
   std::cout << "= marks the controls. Every way gave the same logits, to the bit.\n";
 }
 
-void PrintJson(const OffloadComparison& comparison) {
+void PrintJson(const OffloadComparison& comparison, const ForcedRouting& routing) {
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (const OffloadRow& row : comparison.rows) {
     rows.push_back(
@@ -82,26 +81,24 @@ void PrintJson(const OffloadComparison& comparison) {
          {"residency", static_cast<double>(row.num_slots) / comparison.num_experts},
          {"batch", row.batch_size},
          {"runs", row.runs},
-         {"tokens_per_second",
-          {{"median", row.tokens_per_second.median},
-           {"min", row.tokens_per_second.min},
-           {"max", row.tokens_per_second.max}}},
-         {"hit_rate", Share(row.lookups[0], row)},
-         {"late_hit_rate", Share(row.lookups[1], row)},
-         {"miss_rate", Share(row.lookups[2], row)},
-         {"loaded_bytes", row.loaded_bytes},
-         {"stall_share", row.stall_seconds / row.seconds},
+         {"tokens_per_second", ToJson(row.tokens_per_second)},
+         {"hit_rate", row.experts.ShareOf(Lookup::kHit)},
+         {"late_hit_rate", row.experts.ShareOf(Lookup::kLateHit)},
+         {"miss_rate", row.experts.ShareOf(Lookup::kMiss)},
+         {"loaded_bytes", row.experts.loaded_bytes},
+         {"stall_share", row.stall_share()},
          {"prefetch_bytes",
-          {{"useful", row.prefetched.useful},
-           {"late", row.prefetched.late},
-           {"wasted", row.prefetched.wasted},
-           {"cancelled", row.prefetched.cancelled},
-           {"pending", row.prefetched.pending}}}});
+          {{"useful", row.experts.hinted.useful},
+           {"late", row.experts.hinted.late},
+           {"wasted", row.experts.hinted.wasted},
+           {"cancelled", row.experts.hinted.cancelled},
+           {"pending", row.experts.hinted.pending}}}});
   }
   std::cout << nlohmann::ordered_json{{"model", comparison.model},
-                                      {"commit", PREGATE_COMMIT},
+                                      {"commit", BuildCommit()},
                                       {"codec", comparison.codec},
                                       {"link", comparison.link},
+                                      {"forced_routing", ToJson(routing)},
                                       {"rows", rows}}
                    .dump()
             << "\n";
@@ -110,17 +107,19 @@ void PrintJson(const OffloadComparison& comparison) {
 absl::Status RunCompare(CompareCommand& command, const Logger& logger) {
   OffloadComparisonOptions& options = command.options;
   if (!command.text_file.empty()) {
-    PREGATE_ASSIGN_OR_RETURN(options.text, ReadText(command.text_file));
+    PREGATE_ASSIGN_OR_RETURN(options.work.text, ReadText(command.text_file));
   }
-  if (options.engine.experts.capacity.empty()) options.engine.experts.capacity = "25%";
-  options.engine.max_running = std::max(options.engine.max_running, options.batch_size);
+  PREGATE_ASSIGN_OR_RETURN(options.work.routing, ReadForcedRouting(command.routing));
+  if (options.work.engine.experts.capacity.empty()) options.work.engine.experts.capacity = "25%";
+  options.work.engine.max_running =
+      std::max(options.work.engine.max_running, options.work.batch_size);
   Progress progress("comparing", MostTurns(options));
   PREGATE_ASSIGN_OR_RETURN(const OffloadComparison comparison,
                            CompareOffload(options, logger, [&] { progress.Advance(1); }));
   if (command.json) {
-    PrintJson(comparison);
+    PrintJson(comparison, options.work.routing);
   } else {
-    PrintTable(comparison);
+    PrintTable(comparison, options.work.routing);
   }
   return absl::OkStatus();
 }
@@ -133,7 +132,7 @@ Subcommand AddCompare(CLI::App& program) {
   CLI::App* const app =
       program.add_subcommand("compare", "Speculation modes side by side, with controls");
   AddEngineFlags(*app,
-                 options.engine,
+                 options.work.engine,
                  {"model",
                   "dtype",
                   "threads",
@@ -154,12 +153,16 @@ Subcommand AddCompare(CLI::App& program) {
                 "FILE",
                 "what is read, or zstd of it (default: random tokens)",
                 command->text_file),
-       CountFlag("batch-size", "sequences side by side (default 1)", 1, 4096, options.batch_size),
-       CountFlag("input-len", "tokens of each prompt (default 32)", 1, 65536, options.input_len),
-       CountFlag("output-len", "steps that are timed (default 64)", 1, 65536, options.output_len),
+       CountFlag(
+           "batch-size", "sequences side by side (default 1)", 1, 4096, options.work.batch_size),
+       CountFlag(
+           "input-len", "tokens of each prompt (default 32)", 1, 65536, options.work.input_len),
+       CountFlag(
+           "output-len", "steps that are timed (default 64)", 1, 65536, options.work.output_len),
        CountFlag("iterations", "turns that count (default 5)", 1, 10000, options.iterations),
        CountFlag("warmup", "turns before them (default 1)", 0, 10000, options.warmup),
        SwitchFlag("json", "print one JSON object", command->json)});
+  AddFlags(*app, FlagsOf(command->routing));
   return {.app = app,
           .run = [command](const Logger& logger) { return RunCompare(*command, logger); }};
 }

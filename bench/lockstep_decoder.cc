@@ -14,13 +14,15 @@ namespace pregate {
 LockstepDecoder::LockstepDecoder(TorchRunner& runner,
                                  std::vector<std::vector<uint32_t>> prompts,
                                  std::vector<std::vector<uint32_t>> continuations,
-                                 std::vector<std::vector<uint32_t>> blocks)
+                                 std::vector<std::vector<uint32_t>> blocks,
+                                 uint64_t id_stride)
     : runner_(&runner),
       prompts_(std::move(prompts)),
       continuations_(std::move(continuations)),
       blocks_(std::move(blocks)),
       answers_(prompts_.size()),
-      rows_(prompts_.size()) {
+      rows_(prompts_.size()),
+      id_stride_(std::max<uint64_t>(id_stride, prompts_.size())) {
   std::iota(rows_.begin(), rows_.end(), 0);
 }
 
@@ -28,7 +30,8 @@ absl::StatusOr<LockstepDecoder> LockstepDecoder::Create(
     TorchRunner& runner,
     std::vector<std::vector<uint32_t>> prompts,
     uint32_t max_steps,
-    std::vector<std::vector<uint32_t>> continuations) {
+    std::vector<std::vector<uint32_t>> continuations,
+    uint64_t id_stride) {
   const ModelRunner::Limits& limits = runner.limits();
   std::vector<std::vector<uint32_t>> blocks(prompts.size());
   uint32_t next_block = 0;
@@ -56,7 +59,8 @@ absl::StatusOr<LockstepDecoder> LockstepDecoder::Create(
                                                    " KV blocks, and there are ",
                                                    limits.num_kv_blocks));
   }
-  return LockstepDecoder(runner, std::move(prompts), std::move(continuations), std::move(blocks));
+  return LockstepDecoder(
+      runner, std::move(prompts), std::move(continuations), std::move(blocks), id_stride);
 }
 
 void LockstepDecoder::Append(absl::Span<const float> logits, size_t row, size_t sequence) {
@@ -73,14 +77,14 @@ void LockstepDecoder::Append(absl::Span<const float> logits, size_t row, size_t 
 }
 
 absl::Status LockstepDecoder::Prefill(std::vector<Routing>* routings) {
-  ++round_;
+  first_id_ += id_stride_;
   logits_digest_ = 0;
   for (size_t i = 0; i < prompts_.size(); ++i) {
     answers_[i].clear();
     const TokenRun run = {.token_ids = prompts_[i],
                           .first_position = 0,
                           .blocks = blocks_[i],
-                          .sequence = round_ * prompts_.size() + i,
+                          .sequence = first_id_ + i,
                           .is_prompt = true};
     Routing* const routing = routings == nullptr ? nullptr : &routings->emplace_back();
     const auto last = static_cast<uint32_t>(prompts_[i].size() - 1);
@@ -99,7 +103,7 @@ absl::Status LockstepDecoder::Step(Routing* routing) {
     runs.push_back({.token_ids = {&answers_[i].back(), 1},
                     .first_position = static_cast<uint32_t>(position),
                     .blocks = blocks_[i],
-                    .sequence = round_ * prompts_.size() + i});
+                    .sequence = first_id_ + i});
   }
   PREGATE_ASSIGN_OR_RETURN(const absl::Span<const float> logits,
                            runner_->Forward({.runs = runs, .logit_tokens = rows_}, routing));

@@ -16,12 +16,15 @@ class LockstepDecoder {
   // Answers to `prompts` (at least one, none empty, at most max_batch_tokens long) of up to
   // `max_steps` tokens each: greedy ones, or where `continuations` has as many entries the given
   // ones, each at least max_steps long, so that the routing is that of a text. INVALID_ARGUMENT
-  // when they overrun the context or the KV cache. `runner` outlives this.
+  // when they overrun the context or the KV cache. A sequence's id grows by `id_stride` from one
+  // Prefill to the next (at least the number of prompts; 0 = just that): a multiple of a forced
+  // trace's sequences makes all of them go where the first went. `runner` outlives this.
   static absl::StatusOr<LockstepDecoder> Create(
       TorchRunner& runner,
       std::vector<std::vector<uint32_t>> prompts,
       uint32_t max_steps,
-      std::vector<std::vector<uint32_t>> continuations = {});
+      std::vector<std::vector<uint32_t>> continuations = {},
+      uint64_t id_stride = 0);
 
   // Starts over: computes the prompts, one after another, and each one's first token. Appends the
   // routing of each to `routings` unless that is null.
@@ -39,7 +42,8 @@ class LockstepDecoder {
   LockstepDecoder(TorchRunner& runner,
                   std::vector<std::vector<uint32_t>> prompts,
                   std::vector<std::vector<uint32_t>> continuations,
-                  std::vector<std::vector<uint32_t>> blocks);
+                  std::vector<std::vector<uint32_t>> blocks,
+                  uint64_t id_stride);
   // The token that follows a sequence's last, whose logits are row `row`.
   void Append(absl::Span<const float> logits, size_t row, size_t sequence);
 
@@ -50,7 +54,8 @@ class LockstepDecoder {
   std::vector<std::vector<uint32_t>> answers_;
   std::vector<uint32_t> rows_;  // 0, 1, …: every sequence's only token wants logits
   uint64_t logits_digest_ = 0;
-  uint64_t round_ = 0;  // tells the sequences of one Prefill from those of another
+  uint64_t id_stride_;
+  uint64_t first_id_ = 0;  // of the sequences: tells those of one Prefill from those of another
 };
 
 }  // namespace pregate

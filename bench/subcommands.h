@@ -7,8 +7,10 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
+#include "bench/spread.h"
 #include "core/base/log.h"
 #include "core/base/options.h"
+#include "nlohmann/json.hpp"
 
 namespace pregate {
 
@@ -20,6 +22,24 @@ struct Subcommand {
 
 // The engine's flags of these names, in this order, --model among them and required.
 void AddEngineFlags(CLI::App& app, EngineOptions& options, const std::vector<std::string>& names);
+
+// A list of numbers: `target` keeps its value when the flag is not given.
+Flag CountsFlag(std::string name,
+                std::string help,
+                uint32_t minimum,
+                uint32_t maximum,
+                std::vector<uint32_t>& target);
+
+// Of the sources that this was built from; "" when they were no repository.
+std::string BuildCommit();
+
+nlohmann::ordered_json ToJson(const Spread& spread);
+// "median (min..max)".
+std::string RangeText(const Spread& spread, int decimals);
+Spread Scaled(const Spread& spread, double factor);
+
+// One configuration in depth.
+Subcommand AddBenchmark(CLI::App& program);
 
 // Speculation modes side by side, with their controls.
 Subcommand AddCompare(CLI::App& program);
