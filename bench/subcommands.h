@@ -44,6 +44,9 @@ Subcommand AddBenchmark(CLI::App& program);
 // Speculation modes side by side, with their controls.
 Subcommand AddCompare(CLI::App& program);
 
+// How speed changes with residency, codec and batch size.
+Subcommand AddSweep(CLI::App& program);
+
 // A routing trace through eviction policies.
 Subcommand AddReplay(CLI::App& program);
 

@@ -1,4 +1,4 @@
-// What experts cost, as `benchmark` and `compare` tell it: fields and what must hold of
+// What experts cost, as `benchmark`, `compare` and `sweep` tell it: fields and what must hold of
 // them, never times.
 #include <algorithm>
 #include <array>
@@ -162,7 +162,7 @@ TEST_F(OffloadCommands, BenchmarkGoesWhereTheTraceWentAndRecordsIt) {
 }
 
 TEST_F(OffloadCommands, SayThatRoutingIsForcedAndThePredictorSimulated) {
-  for (const char* subcommand : {"benchmark", "compare"}) {
+  for (const char* subcommand : {"benchmark", "compare", "sweep"}) {
     std::vector<std::string> more = {"--routing-trace", TraceFile(), "--simulated-recall", "0.5"};
     const std::string batch_size = std::string(subcommand) == "compare" ? "1" : "1,2";
     more.insert(more.end(), {"--batch-size", batch_size});
@@ -201,7 +201,7 @@ TEST_F(OffloadCommands, RefuseATraceOfAnotherShape) {
   other.num_experts = 8;
   const std::string path = *folder_ / "other";
   ASSERT_TRUE(WriteRoutingTrace(path, other).ok());
-  for (const char* subcommand : {"benchmark", "compare"}) {
+  for (const char* subcommand : {"benchmark", "compare", "sweep"}) {
     const ProgramResult result = Run(subcommand, {"--routing-trace", path});
     EXPECT_EQ(result.exit_code, 1);
     EXPECT_EQ(result.err,
@@ -212,7 +212,7 @@ TEST_F(OffloadCommands, RefuseATraceOfAnotherShape) {
 }
 
 TEST_F(OffloadCommands, RefuseASimulationWithoutATrace) {
-  for (const char* subcommand : {"benchmark", "compare"}) {
+  for (const char* subcommand : {"benchmark", "compare", "sweep"}) {
     const ProgramResult result = Run(subcommand, {"--simulated-recall", "0.9"});
     EXPECT_EQ(result.exit_code, 1);
     EXPECT_THAT(result.err, HasSubstr("--simulated-recall needs --routing-trace"));
@@ -233,11 +233,59 @@ TEST_F(OffloadCommands, CompareMissesNothingWithAllResident) {
   }
 }
 
+TEST_F(OffloadCommands, SweepSetsEachResidencyBesideItsOwnControl) {
+  const json result = RunJson(
+      "sweep", {"--residency", "25,100", "--expert-codec", "none,int8", "--batch-size", "1,2"});
+  EXPECT_EQ(result["model"], "tiny");
+  ASSERT_EQ(result["rows"].size(), 2 * 2 * 3);
+  for (size_t i = 0; i < result["rows"].size(); ++i) {
+    const json& row = result["rows"][i];
+    EXPECT_EQ(row["codec"], i < 6 ? "none" : "int8");
+    EXPECT_EQ(row["batch"], i % 6 < 3 ? 1 : 2);
+    EXPECT_EQ(row["slots"], i % 3 == 1 ? 2 : 8);
+    EXPECT_EQ(row["residency"], i % 3 == 1 ? 0.25 : 1);
+    EXPECT_EQ(row["control"], i % 3 == 0 ? json("all_resident") : json());
+    EXPECT_EQ(row["runs"], 2);
+    ExpectSpread(row["tokens_per_second"]);
+    ExpectSpread(row["ratio_to_resident"]);
+    if (i % 3 == 0) {
+      EXPECT_EQ(row["ratio_to_resident"]["max"], 1);
+    }
+    EXPECT_GT(row["lookups"], 0);
+    EXPECT_THAT(row["hit_rate"].get<double>() + row["late_hit_rate"].get<double>() +
+                    row["miss_rate"].get<double>(),
+                DoubleNear(1, 1e-9));
+    if (i % 3 != 1) {
+      EXPECT_EQ(row["miss_rate"], 0);
+      EXPECT_EQ(row["loaded_bytes"], 0);
+    }
+  }
+}
+
+TEST_F(OffloadCommands, SweepShowsARowForEachCombination) {
+  const ProgramResult result =
+      Run("sweep", {"--residency", "50", "--expert-codec", "none", "--batch-size", "1"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 5) << result.out;
+}
+
 TEST_F(OffloadCommands, RefuseACodecThatIsNotTheSameTwice) {
-  for (const char* subcommand : {"compare"}) {
+  for (const char* subcommand : {"compare", "sweep"}) {
     const ProgramResult result = Run(subcommand, {"--expert-codec", "adaptive"});
     EXPECT_EQ(result.exit_code, 1);
     EXPECT_THAT(result.err, HasSubstr("all turns have to compute the same"));
+  }
+}
+
+TEST_F(OffloadCommands, SweepSaysWhichPartOfAListIsWrong) {
+  for (const auto& [flag, list, wrong] :
+       {std::array<const char*, 3>{"--residency", "10,101", "'101'"},
+        {"--expert-codec", "none,zip", "'zip'"},
+        {"--batch-size", "1,", "''"}}) {
+    const ProgramResult result = Run("sweep", {flag, list});
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_THAT(result.err, HasSubstr(wrong));
+    EXPECT_THAT(result.err, HasSubstr(flag));
   }
 }
 
