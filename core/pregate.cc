@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
+#include "core/base/status_macros.h"
 #include "core/engine/engine_loop.h"
 
 namespace pregate {
@@ -62,6 +63,7 @@ Engine::Engine(Parts parts, const EngineOptions& options, const Logger& logger)
       chat_template_(std::move(parts.chat_template)),
       runner_(std::move(parts.runner)),
       experts_(parts.experts),
+      profiled_(parts.profiled),
       loop_(std::make_unique<EngineLoop>(
           EngineLoop::Options{.max_batch_tokens = options.max_batch_tokens,
                               .max_running = options.max_running,
@@ -79,6 +81,16 @@ absl::StatusOr<std::shared_ptr<ResponseStream>> Engine::Submit(Request request) 
 }
 
 void Engine::Shutdown(TimePoint deadline) { loop_->Shutdown(deadline); }
+
+absl::StatusOr<Engine::Profile> Engine::ProfileDevice(const OnProfileStep& on_step) {
+  if (experts_ == nullptr || profiled_ == nullptr) {
+    return absl::FailedPreconditionError("the model has no experts to profile the device with");
+  }
+  Profile profile;
+  PREGATE_ASSIGN_OR_RETURN(profile.device, experts_->MeasureDevice(*profiled_, on_step));
+  PREGATE_ASSIGN_OR_RETURN(profile.recommendations, Recommend(profile.device, *profiled_));
+  return profile;
+}
 
 Engine::Load Engine::load() const { return loop_->load(); }
 

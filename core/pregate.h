@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "core/base/clock.h"
@@ -18,6 +19,8 @@
 #include "core/engine/request.h"
 #include "core/engine/response_stream.h"
 #include "core/expert/expert_offload.h"
+#include "core/expert/profile.h"
+#include "core/expert/recommendation.h"
 #include "core/text/chat_template.h"
 #include "core/text/tokenizer.h"
 
@@ -25,7 +28,7 @@ namespace pregate {
 
 class EngineLoop;
 
-// All methods are thread-safe.
+// All methods are thread-safe, but for ProfileDevice as it says.
 class Engine {
  public:
   // What an engine is put together from. chat_template may be null: the model has none.
@@ -35,7 +38,8 @@ class Engine {
     std::unique_ptr<ChatTemplate> chat_template;
     std::unique_ptr<ModelRunner> runner;
     std::unique_ptr<Clock> clock;
-    ExpertOffload* experts = nullptr;  // the runner's; null when it keeps none
+    ExpertOffload* experts = nullptr;   // the runner's; null when it keeps none
+    ProfiledModel* profiled = nullptr;  // the runner's; null when it cannot be profiled
   };
 
   using Load = EngineLoad;
@@ -75,6 +79,15 @@ class Engine {
   const Clock& clock() const { return *clock_; }
   // What operators see and change of the experts; null when the runner keeps none.
   ExpertOffload* experts() const { return experts_; }
+
+  struct Profile {
+    DeviceProfile device;
+    std::vector<Recommendation> recommendations;
+  };
+  // Measures the device and what the model's experts cost on it, beside whatever runs: see
+  // MeasureDevice and Recommend. One call at a time. FAILED_PRECONDITION: there is no such model.
+  absl::StatusOr<Profile> ProfileDevice(const OnProfileStep& on_step);
+
   Load load() const;
   // INTERNAL when the engine cannot go on (a device fault): every stream has been ended with it.
   absl::Status health() const;
@@ -89,6 +102,7 @@ class Engine {
   const std::unique_ptr<ChatTemplate> chat_template_;
   const std::unique_ptr<ModelRunner> runner_;
   ExpertOffload* const experts_;
+  ProfiledModel* const profiled_;
   std::unique_ptr<EngineLoop> loop_;  // last: its thread uses all of the above
 };
 

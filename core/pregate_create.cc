@@ -23,6 +23,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   parts.model = std::move(loaded.description);
   parts.runner = std::move(loaded.runner);
   parts.experts = loaded.experts;
+  parts.profiled = loaded.profiled;
   parts.clock = std::make_unique<RealClock>();
   return Assemble(std::move(parts), options, logger);
 }

@@ -74,6 +74,10 @@ class ExpertOffload::Parts {
   bool IsToBeVerified();
   absl::Status Verify(const ExpertId& id, const ExpertLease::Expert& expert);
 
+  absl::StatusOr<DeviceProfile> MeasureDevice(ProfiledModel& model, const OnProfileStep& on_step) {
+    return pregate::MeasureDevice(*backend_, tiers_.front()->pack(), clock_, model, on_step);
+  }
+
   ExpertCache& cache() { return *cache_; }
   Prefetcher& prefetcher() { return *prefetcher_; }
   RoutingRecorder& recorder() { return recorder_; }
@@ -489,6 +493,11 @@ void ExpertOffload::UsePredictor(std::unique_ptr<ExpertPredictor> predictor) {
 
 void ExpertOffload::UseEviction(std::unique_ptr<EvictionPolicy> policy) {
   parts_->UseEviction(std::move(policy));
+}
+
+absl::StatusOr<DeviceProfile> ExpertOffload::MeasureDevice(ProfiledModel& model,
+                                                           const OnProfileStep& on_step) {
+  return parts_->MeasureDevice(model, on_step);
 }
 
 RoutingTrace ExpertOffload::ReadRoutingTrace() const { return parts_->recorder().Read(); }

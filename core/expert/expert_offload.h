@@ -20,6 +20,7 @@
 #include "core/device/backend.h"
 #include "core/expert/expert_cache.h"
 #include "core/expert/expert_predictor.h"
+#include "core/expert/profile.h"
 #include "core/expert/routing_trace.h"
 #include "core/expert/slot_plan.h"
 #include "core/storage/expert_pack.h"
@@ -128,6 +129,9 @@ class ExpertOffload {
 
   // What has been routed lately, in the format of docs/routing-trace.md.
   RoutingTrace ReadRoutingTrace() const;
+
+  // pregate::MeasureDevice with the device and the pack that this uses; of two packs the exact one.
+  absl::StatusOr<DeviceProfile> MeasureDevice(ProfiledModel& model, const OnProfileStep& on_step);
 
   void VisitStats(StatsVisitor& visitor) const;
 

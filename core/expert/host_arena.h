@@ -42,6 +42,7 @@ class HostTier::Arena {
   void Fetch(ExpertId id, bool is_urgent, Done done);
   void VisitStats(StatsVisitor& visitor) const;
 
+  const ExpertPack& pack() const { return pack_; }
   const ExpertPackHeader& header() const { return pack_.header(); }
   bool holds_all() const { return num_slots_ == pack_.num_records(); }
   uint64_t arena_bytes() const { return num_slots_ * stride_; }

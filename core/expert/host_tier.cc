@@ -71,6 +71,7 @@ void HostTier::Fetch(ExpertId id, bool is_urgent, Done done) {
 
 void HostTier::VisitStats(StatsVisitor& visitor) const { arena_->VisitStats(visitor); }
 
+const ExpertPack& HostTier::pack() const { return arena_->pack(); }
 bool HostTier::holds_all() const { return arena_->holds_all(); }
 uint64_t HostTier::arena_bytes() const { return arena_->arena_bytes(); }
 

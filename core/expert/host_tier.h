@@ -85,6 +85,7 @@ class HostTier final : public RecordSource {
   // expert_host_bytes{kind=capacity|resident}, expert_disk_reads_total{result=ok|retried|failed}.
   void VisitStats(StatsVisitor& visitor) const override;
 
+  const ExpertPack& pack() const;
   bool holds_all() const;
   uint64_t arena_bytes() const;
 

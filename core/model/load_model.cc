@@ -9,8 +9,10 @@ namespace pregate {
 
 absl::StatusOr<LoadedModel> LoadTorchModel(const EngineOptions& options, const Logger& logger) {
   PREGATE_ASSIGN_OR_RETURN(std::unique_ptr<TorchRunner> runner, TorchRunner::Load(options, logger));
-  LoadedModel model{
-      .description = runner->description(), .runner = nullptr, .experts = &runner->experts()};
+  LoadedModel model{.description = runner->description(),
+                    .runner = nullptr,
+                    .experts = &runner->experts(),
+                    .profiled = &runner->profiled()};
   model.runner = std::move(runner);
   return model;
 }

@@ -10,13 +10,15 @@
 #include "core/engine/model_description.h"
 #include "core/engine/model_runner.h"
 #include "core/expert/expert_offload.h"
+#include "core/expert/profile.h"
 
 namespace pregate {
 
 struct LoadedModel {
   ModelDescription description;
   std::unique_ptr<ModelRunner> runner;
-  ExpertOffload* experts = nullptr;  // the runner's
+  ExpertOffload* experts = nullptr;   // the runner's
+  ProfiledModel* profiled = nullptr;  // the runner's
 };
 
 // Loads the model that `options` names with LibTorch; see TorchRunner::Load for the errors.

@@ -1,9 +1,6 @@
 #include "core/model/memory_plan.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <fstream>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -109,18 +106,6 @@ absl::Status PlanExperts(const MemoryDemand& demand,
 }
 
 }  // namespace
-
-uint64_t HostMemoryBytes() {
-  uint64_t bytes =
-      static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-  // Version 2, then version 1 of control groups; "max" is not a number and stays without effect.
-  for (const char* path :
-       {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
-    uint64_t limit = 0;
-    if (std::ifstream(path) >> limit) bytes = std::min(bytes, limit);
-  }
-  return bytes;
-}
 
 MemoryDemand DemandOf(const ModelConfig& config,
                       Dtype dtype,

@@ -13,9 +13,6 @@
 
 namespace pregate {
 
-// Bytes of memory that this process may use: the machine's, or its control group's limit.
-uint64_t HostMemoryBytes();
-
 // What a model needs wherever its experts are.
 struct MemoryDemand {
   uint64_t dense_bytes = 0;

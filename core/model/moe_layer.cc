@@ -16,8 +16,8 @@ MoeLayer::MoeLayer(const ModelConfig& config,
                    int64_t max_tokens)
     : config_(config),
       cpu_(cpu),
-      product_(product),
       records_(std::move(records)),
+      network_(config, cpu, product, max_tokens),
       lookups_(config.num_experts),
       encodings_(config.num_experts),
       logits_(EmptyTensor({max_tokens, config.num_experts}, at::kFloat)) {
@@ -28,9 +28,6 @@ MoeLayer::MoeLayer(const ModelConfig& config,
   rows_.resize(static_cast<size_t>(max_rows));
   in_ = EmptyTensor({max_rows, config.hidden_size}, at::kFloat);
   out_ = EmptyTensor({max_rows, config.hidden_size}, at::kFloat);
-  inner_ = EmptyTensor({max_tokens, config.expert_width}, at::kFloat);
-  gated_ =
-      EmptyTensor({config.family->is_gated() ? max_tokens : 0, config.expert_width}, at::kFloat);
 }
 
 RoutedTokens MoeLayer::MakeRouting() const {
@@ -40,8 +37,9 @@ RoutedTokens MoeLayer::MakeRouting() const {
 }
 
 uint64_t MoeLayer::workspace_bytes() const {
-  uint64_t bytes = (first_row_.size() + source_tokens_.size() + rows_.size()) * sizeof(uint32_t);
-  for (const at::Tensor* tensor : {&logits_, &in_, &out_, &inner_, &gated_}) {
+  uint64_t bytes = (first_row_.size() + source_tokens_.size() + rows_.size()) * sizeof(uint32_t) +
+                   network_.workspace_bytes();
+  for (const at::Tensor* tensor : {&logits_, &in_, &out_}) {
     bytes += tensor->nbytes();
   }
   return bytes;
@@ -83,52 +81,13 @@ void MoeLayer::GroupByExpert(const RoutedTokens& routing, int64_t num_tokens) {
   }
 }
 
-void MoeLayer::Multiply(const RecordLayout& layout,
-                        const EncodedMatrix& matrix,
-                        const std::byte* record,
-                        const float* x,
-                        int64_t num_rows,
-                        float* y) {
-  if (layout.codec != Codec::kNone) {
-    EncodedProduct(cpu_,
-                   {.layout = &layout,
-                    .matrix = &matrix,
-                    .record = record,
-                    .x = x,
-                    .y = y,
-                    .num_rows = num_rows});
-    return;
-  }
-  // Records are only read; the const_cast is for at::from_blob.
-  const at::ScalarType type = ScalarTypeOf(layout.dtype);
-  const auto row_stride = static_cast<int64_t>(matrix.row_bytes / c10::elementSize(type));
-  const Matrix view = at::from_blob(const_cast<std::byte*>(record + matrix.values),
-                                    {matrix.in, matrix.out},
-                                    {1, row_stride},
-                                    at::TensorOptions().dtype(type));
-  product_.Run(x, num_rows, view, y);
-}
-
 void MoeLayer::RunExpert(const RecordLayout& layout, const std::byte* record, uint32_t expert) {
   const int64_t first_row = first_row_[expert];
-  const int64_t num_rows = int64_t{first_row_[expert + 1]} - first_row;
-  const float* x = in_.const_data_ptr<float>() + first_row * config_.hidden_size;
-  auto* inner = inner_.mutable_data_ptr<float>();
-  Multiply(layout, layout.up, record, x, num_rows, inner);
-  ActivateArgs activate = {.x = inner,
-                           .up = nullptr,
-                           .out = inner,
-                           .count = num_rows * config_.expert_width,
-                           .activation = config_.family->activation};
-  if (config_.family->is_gated()) {
-    auto* gated = gated_.mutable_data_ptr<float>();
-    Multiply(layout, layout.gate, record, x, num_rows, gated);
-    activate.x = gated;
-    activate.up = inner;
-  }
-  Activate(cpu_, activate);
-  auto* out = out_.mutable_data_ptr<float>() + first_row * config_.hidden_size;
-  Multiply(layout, layout.down, record, inner, num_rows, out);
+  network_.Run(layout,
+               record,
+               in_.const_data_ptr<float>() + first_row * config_.hidden_size,
+               int64_t{first_row_[expert + 1]} - first_row,
+               out_.mutable_data_ptr<float>() + first_row * config_.hidden_size);
 }
 
 void MoeLayer::ZeroRows(uint32_t expert) {

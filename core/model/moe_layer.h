@@ -11,6 +11,7 @@
 #include "core/expert/expert_offload.h"
 #include "core/kernel/codec.h"
 #include "core/model/aten.h"
+#include "core/model/expert_network.h"
 #include "core/model/model_config.h"
 #include "core/model/product.h"
 
@@ -75,20 +76,13 @@ class MoeLayer {
  private:
   // Fills first_row_, source_tokens_ and rows_.
   void GroupByExpert(const RoutedTokens& routing, int64_t num_tokens);
-  // y = x · matrixᵀ for x [num_rows, matrix.in].
-  void Multiply(const RecordLayout& layout,
-                const EncodedMatrix& matrix,
-                const std::byte* record,
-                const float* x,
-                int64_t num_rows,
-                float* y);
   void ZeroRows(uint32_t expert);
   void RunExpert(const RecordLayout& layout, const std::byte* record, uint32_t expert);
 
   const ModelConfig& config_;
   const CpuContext& cpu_;
-  Product& product_;
   const ExpertRecords records_;
+  ExpertNetwork network_;
   CallerStream stream_;
 
   // A row is a token at one of its experts; rows are ordered by expert, then token.
@@ -102,9 +96,8 @@ class MoeLayer {
   Duration stall_ = {};
   Duration compute_time_ = {};
   RealClock clock_;
-  at::Tensor logits_;         // [max_tokens, num_experts]
-  at::Tensor in_, out_;       // [max rows, hidden]
-  at::Tensor inner_, gated_;  // [max_tokens, expert_width]; gated_ only if experts are
+  at::Tensor logits_;    // [max_tokens, num_experts]
+  at::Tensor in_, out_;  // [max rows, hidden]
 };
 
 }  // namespace pregate

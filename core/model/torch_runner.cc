@@ -1,7 +1,5 @@
 #include "core/model/torch_runner.h"
 
-#include <exception>
-#include <new>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -12,36 +10,23 @@
 #include "core/base/bytes.h"
 #include "core/base/status_macros.h"
 #include "core/device/cpu_backend.h"
+#include "core/device/host_info.h"
 #include "core/kernel/cpu_isa.h"
 #include "core/kernel/sampling.h"
 #include "core/model/aten.h"
 #include "core/model/checkpoint.h"
+#include "core/model/guarded.h"
 #include "core/model/model_config.h"
 #include "core/model/open_packs.h"
 #include "core/model/pack_experts.h"
 #include "core/model/product_bound.h"
 #include "core/model/torch_cpu.h"
+#include "core/model/torch_profiled_model.h"
 #include "core/model/transformer.h"
 #include "core/storage/safetensors.h"
 
 namespace pregate {
 namespace {
-
-// Calls `body`, which returns a Status or StatusOr; what LibTorch throws becomes a Status. The only
-// place that catches.
-template <typename Body>
-auto Guarded(Body&& body) -> decltype(body()) {
-  try {
-    const c10::InferenceMode no_gradients;
-    return body();
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError("out of memory");
-  } catch (const c10::Error& error) {
-    return absl::InternalError(absl::StrCat("LibTorch: ", error.what_without_backtrace()));
-  } catch (const std::exception& error) {
-    return absl::InternalError(absl::StrCat("LibTorch: ", error.what()));
-  }
-}
 
 absl::Status CheckDevice(const std::string& device) {
   if (device == "auto" || device == "cpu") return absl::OkStatus();
@@ -269,14 +254,19 @@ absl::StatusOr<std::unique_ptr<TorchRunner>> TorchRunner::LoadUnguarded(
       .max_context = model.max_context,
       .kv_block_size = options.kv_block_size,
       .num_kv_blocks = model.plan.num_kv_blocks};
+  const RecordLayout first_layout = packs.layouts.front();
   runner->transformer_ = std::make_unique<Transformer>(
       std::move(model.config),
       std::move(weights),
       ExpertRecords{.offload = runner->experts_.get(), .layouts = std::move(packs.layouts)},
       std::move(transformer_options));
   runner->scratch_ = std::make_unique<StepScratch>(runner->transformer_->options().cpu);
+  runner->profiled_ = std::make_unique<TorchProfiledModel>(
+      *runner->transformer_, options, first_layout, num_threads);
   return runner;
 }
+
+ProfiledModel& TorchRunner::profiled() { return *profiled_; }
 
 uint32_t TorchRunner::max_batch_tokens() const { return transformer_->options().max_tokens; }
 

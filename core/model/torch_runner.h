@@ -16,15 +16,17 @@
 #include "core/engine/model_description.h"
 #include "core/engine/model_runner.h"
 #include "core/expert/expert_offload.h"
+#include "core/expert/profile.h"
 #include "core/model/forward.h"
 #include "core/model/memory_plan.h"
 
 namespace pregate {
 
 class ProductBound;
+class TorchProfiledModel;
 class Transformer;
 
-// Used by one thread at a time, but for VisitStats, which is thread-safe.
+// Used by one thread at a time, but for VisitStats, which is thread-safe, and profiled.
 class TorchRunner final : public ModelRunner {
  public:
   // Reads the folder `options.model` and prepares it for `options`. Errors name the file, the key
@@ -40,6 +42,8 @@ class TorchRunner final : public ModelRunner {
 
   const ModelDescription& description() const { return description_; }
   ExpertOffload& experts() { return *experts_; }
+  // May be used by another thread while this runs.
+  ProfiledModel& profiled();
   uint32_t max_batch_tokens() const;
 
   const Limits& limits() const override { return limits_; }
@@ -81,6 +85,7 @@ class TorchRunner final : public ModelRunner {
   const RealClock clock_;
   std::unique_ptr<ExpertOffload> experts_;
   std::unique_ptr<Transformer> transformer_;
+  std::unique_ptr<TorchProfiledModel> profiled_;
   std::vector<std::pair<const char*, uint64_t>> memory_;  // bytes by pool, as planned at start
   std::unique_ptr<StepScratch> scratch_;
   std::unique_ptr<ProductBound> bound_;  // made when it is first asked for

@@ -1,159 +1,211 @@
 #include "core/expert/profile.h"
 
-#include <map>
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <set>
+#include <utility>
 
 #include "core/device/cpu_backend.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/support/fake_clock.h"
+#include "tests/support/fake_profiled_model.h"
 #include "tests/support/temp_folder.h"
+#include "tests/support/test_pack.h"
 
 namespace pregate {
 namespace {
 
-using ::testing::AllOf;
-using ::testing::HasSubstr;
+using ::testing::SizeIs;
 
-// 24 GB over PCIe 4.0: an 8 MiB record in 320 us.
-DeviceProfile Card(const char* name) {
-  return {.device = name,
-          .device_bytes = uint64_t{24} << 30,
-          .free_bytes = uint64_t{23} << 30,
-          .host_bytes_per_second = 2e10,
-          .disk_bytes_per_second = 3e9,
-          .link = {{.bytes = 8u << 20, .bytes_per_second = 25e9}},
-          .compute = {{.rows = 1, .seconds = 20e-6},
-                      {.rows = 2, .seconds = 21e-6},
-                      {.rows = 4, .seconds = 24e-6},
-                      {.rows = 8, .seconds = 40e-6},
-                      {.rows = 16, .seconds = 78e-6}},
-          .transfer_seconds = 320e-6};
-}
-
-ProfiledModel Model() {
-  return {.num_layers = 6,
-          .num_experts = 8,
-          .experts_per_token = 1,
-          .record_bytes = 8u << 20,
-          .exact_record_bytes = 8u << 20,
-          .layer_seconds = 100e-6,
-          .expert_budget_bytes = uint64_t{6} * (8u << 20)};
-}
-
-std::map<std::string, Recommendation> Recommended(const DeviceProfile& profile,
-                                                  const ProfiledModel& model) {
-  std::map<std::string, Recommendation> by_flag;
-  for (const Recommendation& recommendation : Recommend(profile, model)) {
-    by_flag[recommendation.flag] = recommendation;
+// Copies take no time but the fake clock's.
+class PacedStream final : public Stream {
+ public:
+  PacedStream(double bytes_per_second, FakeClock& clock)
+      : bytes_per_second_(bytes_per_second), clock_(clock) {}
+  void CopyAsync(std::byte* to, const std::byte* from, size_t bytes) override {
+    std::memcpy(to, from, bytes);
+    clock_.Advance(FromSeconds(static_cast<double>(bytes) / bytes_per_second_));
   }
-  return by_flag;
-}
+  Event Record() override { return Event(); }
+  void Wait(const Event&) override {}
+  absl::Status Synchronize() override { return absl::OkStatus(); }
 
-TEST(Recommend, ThePresetHoldsWhereMeasurementsAgree) {
-  const auto settings = Recommended(Card("cuda:0: NVIDIA GeForce RTX 3090"), Model());
-  EXPECT_EQ(settings.at("expert_capacity").value, "6");
-  EXPECT_EQ(settings.at("expert_codec").value, "int8");
-  EXPECT_EQ(settings.at("max_running").value, "8");
-  EXPECT_EQ(settings.at("speculation_aggressiveness").value, "0.7");
-  EXPECT_EQ(settings.at("memory_strategy").value, "single_async");
-  for (const auto& [flag, setting] : settings) {
-    EXPECT_THAT(setting.reason, Not(HasSubstr("give"))) << flag;
+ private:
+  const double bytes_per_second_;
+  FakeClock& clock_;
+};
+
+class PacedBackend final : public Backend {
+ public:
+  PacedBackend(double bytes_per_second, FakeClock& clock)
+      : bytes_per_second_(bytes_per_second), clock_(clock) {}
+  absl::StatusOr<Buffer> Allocate(MemoryKind kind, size_t bytes) override {
+    return cpu_.Allocate(kind, bytes);
   }
-}
-
-TEST(Recommend, AMeasurementThatContradictsThePresetWins) {
-  ProfiledModel model = Model();
-  model.expert_budget_bytes = uint64_t{20} << 30;
-  DeviceProfile card = Card("cuda:0: NVIDIA GeForce RTX 3090");
-  card.transfer_seconds = 20e-6;
-  card.compute.back().seconds = 50e-6;
-  const auto settings = Recommended(card, model);
-  EXPECT_EQ(settings.at("expert_capacity").value, "48");
-  EXPECT_THAT(settings.at("expert_capacity").reason,
-              HasSubstr("the preset's 6 concurrent experts give way"));
-  EXPECT_EQ(settings.at("expert_codec").value, "none");
-  EXPECT_THAT(settings.at("expert_codec").reason,
-              AllOf(HasSubstr("all experts fit"), HasSubstr("the preset's int8 gives way")));
-  EXPECT_EQ(settings.at("max_running").value, "16");
-  EXPECT_EQ(settings.at("speculation_aggressiveness").value, "0.9");
-}
-
-TEST(Recommend, ASlowLinkWantsFewerBytesAndSurerGuesses) {
-  DeviceProfile card = Card("cpu");
-  card.transfer_seconds = 900e-6;
-  const auto settings = Recommended(card, Model());
-  EXPECT_EQ(settings.at("expert_codec").value, "int4");
-  EXPECT_EQ(settings.at("speculation_aggressiveness").value, "0.4");
-}
-
-TEST(Recommend, TooLittleMemoryIsSaidByTheStrategy) {
-  ProfiledModel model = Model();
-  model.expert_budget_bytes = model.record_bytes;
-  EXPECT_EQ(Recommended(Card("cpu"), model).at("memory_strategy").value, "streaming");
-  model.expert_budget_bytes = 0;
-  EXPECT_EQ(Recommended(Card("cpu"), model).at("memory_strategy").value, "cpu_offload");
-}
-
-TEST(FormatConfig, IsAConfigurationFileWithReasons) {
-  EXPECT_EQ(FormatConfig(
-                {{.flag = "max_running", .value = "8", .reason = "eight"},
-                 {.flag = "expert_codec", .value = "int8", .is_text = true, .reason = "smaller"}}),
-            "# eight\nmax_running: 8\n# smaller\nexpert_codec: \"int8\"\n");
-}
-
-TEST(MeasureDevice, MeasuresLinkDiskAndExperts) {
-  const TempFolder folder;
-  const std::string path = folder / "experts.pack";
-  const ExpertPackHeader header = {.num_layers = 2, .num_experts = 3, .record_bytes = 100'000};
-  auto writer = ExpertPackWriter::Create(path, header);
-  ASSERT_TRUE(writer.ok()) << writer.status();
-  for (int i = 0; i < 6; ++i) {
-    const std::vector<std::byte> content(header.record_bytes, std::byte(i));
-    ASSERT_TRUE((*writer)->Append(content).ok());
+  absl::StatusOr<Buffer> Reserve(size_t bytes) override { return cpu_.Reserve(bytes); }
+  absl::Status Commit(const Buffer& reserved, size_t offset, size_t bytes) override {
+    return cpu_.Commit(reserved, offset, bytes);
   }
-  ASSERT_TRUE((*writer)->Finish().ok());
-  const auto pack = ExpertPack::Open(path);
-  ASSERT_TRUE(pack.ok()) << pack.status();
+  absl::Status Decommit(const Buffer& reserved, size_t offset, size_t bytes) override {
+    return cpu_.Decommit(reserved, offset, bytes);
+  }
+  absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const std::string&) override {
+    return std::make_unique<PacedStream>(bytes_per_second_, clock_);
+  }
+  MemoryInfo memory() const override { return cpu_.memory(); }
 
-  CpuBackend backend(SimulatedLink{.bytes_per_second = 1e9, .latency_seconds = 0});
-  const RealClock clock;
-  std::vector<uint32_t> asked;
-  const auto profile = MeasureDevice(backend, "cpu", *pack, clock, [&](uint32_t rows) {
-    asked.push_back(rows);
-    return absl::StatusOr<double>(rows * 1e-6);
-  });
+ private:
+  CpuBackend cpu_;
+  const double bytes_per_second_;
+  FakeClock& clock_;
+};
+
+absl::Status GoOn(uint32_t, uint32_t) { return absl::OkStatus(); }
+
+class MeasureDeviceTest : public ::testing::Test {
+ protected:
+  static constexpr uint64_t kRecordBytes = 100'000;
+
+  MeasureDeviceTest() {
+    ExpertPackHeader header;
+    header.num_layers = 2;
+    header.num_experts = 3;
+    header.record_bytes = kRecordBytes;
+    header.properties = {{"codec", "int8"}};
+    pack_.emplace(*ExpertPack::Open(WriteTestPack(folder_ / "experts.pack", header)));
+  }
+
+  absl::StatusOr<DeviceProfile> Measure(Backend& backend,
+                                        FakeProfiledModel::Options model,
+                                        const Clock& clock = RealClock(),
+                                        const OnProfileStep& on_step = GoOn) {
+    FakeProfiledModel profiled(std::move(model));
+    return MeasureDevice(backend, *pack_, clock, profiled, on_step);
+  }
+
+  const TempFolder folder_;
+  std::optional<ExpertPack> pack_;
+};
+
+TEST_F(MeasureDeviceTest, MeasuresLinkDiskAndExperts) {
+  FakeClock clock;
+  PacedBackend backend(1e9, clock);
+  FakeProfiledModel::Options model;
+  model.device = "a card";
+  model.dense_seconds = 7e-6;
+  const auto profile = Measure(backend, model, clock);
   ASSERT_TRUE(profile.ok()) << profile.status();
+  EXPECT_NE(profile->host.cpu, "");
+  EXPECT_GE(profile->host.num_cpus, 1u);
+  EXPECT_EQ(profile->device, "a card");
+  EXPECT_EQ(profile->codec, "int8");
+  EXPECT_EQ(profile->record_bytes, kRecordBytes);
+  ASSERT_THAT(profile->link, SizeIs(5));
   EXPECT_EQ(profile->link.front().bytes, 256u << 10);
   EXPECT_EQ(profile->link.back().bytes, 64u << 20);
   for (const DeviceProfile::LinkPoint& point : profile->link) {
-    EXPECT_LE(point.bytes_per_second, 1e9) << "no faster than the link's pace";
+    EXPECT_NEAR(point.bytes_per_second, 1e9, 1e4) << point.bytes;
   }
-  EXPECT_GE(profile->transfer_seconds, 100'000 / 1e9);
+  EXPECT_NEAR(profile->transfer_seconds, kRecordBytes / 1e9, 1e-8);
   EXPECT_GT(profile->disk_bytes_per_second, 0);
   EXPECT_GT(profile->host_bytes_per_second, 0);
+  ASSERT_THAT(profile->compute, SizeIs(7));
   EXPECT_EQ(profile->compute.front().rows, 1u);
-  EXPECT_EQ(profile->compute.back().rows, 64u);
+  EXPECT_EQ(profile->compute.back().rows, ProfiledModel::kMostRows);
   EXPECT_DOUBLE_EQ(profile->compute.back().seconds, 64e-6);
-  EXPECT_THAT(FormatProfile(*profile, {}), AllOf(HasSubstr("link, 64.0 MiB"), HasSubstr("disk")));
+  EXPECT_EQ(profile->dense_seconds, 7e-6);
 }
 
-TEST(MeasureDevice, AnExpertThatCannotRunIsAnError) {
-  const TempFolder folder;
-  const std::string path = folder / "experts.pack";
-  auto writer =
-      ExpertPackWriter::Create(path, {.num_layers = 1, .num_experts = 1, .record_bytes = 4096});
-  ASSERT_TRUE(writer.ok()) << writer.status();
-  ASSERT_TRUE((*writer)->Append(std::vector<std::byte>(4096)).ok());
-  ASSERT_TRUE((*writer)->Finish().ok());
+TEST_F(MeasureDeviceTest, ComputesExpertsOfThePackInDeviceMemory) {
   CpuBackend backend;
-  EXPECT_EQ(MeasureDevice(
-                backend,
-                "cpu",
-                *ExpertPack::Open(path),
-                RealClock(),
-                [](uint32_t) -> absl::StatusOr<double> { return absl::InternalError("no expert"); })
-                .status()
-                .message(),
-            "no expert");
+  FakeProfiledModel::Options model;
+  std::set<std::pair<uint32_t, uint32_t>> seen;
+  model.run_expert = [&](const std::byte* record, uint32_t) {
+    for (uint32_t layer = 0; layer < 2; ++layer) {
+      for (uint32_t expert = 0; expert < 3; ++expert) {
+        const std::vector<std::byte> content = TestRecord(kRecordBytes, layer, expert);
+        if (std::memcmp(record, content.data(), content.size()) == 0) seen.insert({layer, expert});
+      }
+    }
+    return 1e-6;
+  };
+  ASSERT_TRUE(Measure(backend, model).ok());
+  EXPECT_THAT(seen, SizeIs(6)) << "one after another, so that no cache holds just one";
+}
+
+TEST_F(MeasureDeviceTest, TakesTheFastestOfAFewRuns) {
+  FakeClock clock;
+  PacedBackend backend(1e12, clock);
+  FakeProfiledModel::Options model;
+  int run = 0;
+  model.run_expert = [&](const std::byte*, uint32_t) { return ++run % 5 == 3 ? 2e-6 : 9e-6; };
+  const auto profile = Measure(backend, model, clock);
+  ASSERT_TRUE(profile.ok()) << profile.status();
+  for (const DeviceProfile::ComputePoint& point : profile->compute) {
+    EXPECT_EQ(point.seconds, 2e-6) << point.rows;
+  }
+}
+
+TEST_F(MeasureDeviceTest, LeavesOutWhatWouldTakeSeconds) {
+  // 256 KiB take 131 ms, 1 MiB half a second, and 4 MiB would take two.
+  FakeClock clock;
+  PacedBackend backend(2e6, clock);
+  FakeProfiledModel::Options model;
+  model.run_expert = [](const std::byte*, uint32_t rows) { return rows * 0.2; };
+  const TimePoint start = clock.Now();
+  const auto profile = Measure(backend, model, clock);
+  ASSERT_TRUE(profile.ok()) << profile.status();
+  EXPECT_LT(clock.Now() - start, std::chrono::seconds(3));
+  ASSERT_THAT(profile->link, SizeIs(2));
+  EXPECT_NEAR(profile->link.back().bytes_per_second, 2e6, 1);
+  EXPECT_NEAR(profile->transfer_seconds, kRecordBytes / 2e6, 1e-6);
+  EXPECT_THAT(profile->compute, SizeIs(3)) << "1, 2 and 4 rows; 8 would take 1.6 s";
+}
+
+TEST_F(MeasureDeviceTest, TellsHowFarItIs) {
+  FakeClock clock;
+  PacedBackend backend(2e6, clock);  // too slow for the largest copies, which count as done
+  std::vector<uint32_t> done;
+  std::set<uint32_t> totals;
+  const auto profile = Measure(backend, {}, clock, [&](uint32_t now, uint32_t total) {
+    done.push_back(now);
+    totals.insert(total);
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(profile.ok()) << profile.status();
+  EXPECT_TRUE(std::is_sorted(done.begin(), done.end()));
+  ASSERT_THAT(totals, SizeIs(1));
+  EXPECT_EQ(done.front(), 0u);
+  EXPECT_EQ(done.back() + 1, *totals.begin());
+}
+
+TEST_F(MeasureDeviceTest, EndsAtAnyStepWhenTold) {
+  CpuBackend backend;
+  for (const uint32_t last : {0u, 1u, 2u, 9u, 15u}) {
+    const auto profile = Measure(backend, {}, RealClock(), [&](uint32_t done, uint32_t) {
+      return done == last ? absl::CancelledError("enough") : absl::OkStatus();
+    });
+    EXPECT_EQ(profile.status(), absl::CancelledError("enough")) << last;
+  }
+}
+
+TEST_F(MeasureDeviceTest, AnExpertThatCannotRunIsAnError) {
+  CpuBackend backend;
+  FakeProfiledModel::Options model;
+  model.run_expert = [](const std::byte*, uint32_t) -> absl::StatusOr<double> {
+    return absl::InternalError("no expert");
+  };
+  EXPECT_EQ(Measure(backend, model).status(), absl::InternalError("no expert"));
+}
+
+TEST_F(MeasureDeviceTest, ARecordThatCannotBeReadIsAnError) {
+  FlipBit(pack_->path(), pack_->offset_of(1, 2) + 17, 3);
+  CpuBackend backend;
+  EXPECT_EQ(Measure(backend, {}).status().code(), absl::StatusCode::kDataLoss);
 }
 
 }  // namespace

@@ -114,7 +114,5 @@ TEST(MemoryPlan, IsATable) {
             "memory strategy: single_async\n");
 }
 
-TEST(MemoryPlan, TheMachineHasMemory) { EXPECT_GT(HostMemoryBytes(), kMiB); }
-
 }  // namespace
 }  // namespace pregate
