@@ -19,6 +19,7 @@
 #include "core/pregate.h"
 #include "google/protobuf/stubs/logging.h"
 #include "server/config.h"
+#include "server/profile_config.h"
 #include "server/server.h"
 #include "server/version.h"
 #include "tools/cli.h"
@@ -84,6 +85,30 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const EngineOptions& options,
   return engine;
 }
 
+// Measures the device with the model of `options`, and prints what follows for the flags.
+absl::Status Profile(const EngineOptions& options,
+                     const Settings& given,
+                     const StopSignals& signals,
+                     const Logger& logger) {
+  PREGATE_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
+                           LoadEngine(options, signals, logger));
+  std::atomic<bool> is_stopped = false;
+  std::optional<Progress> progress;
+  uint32_t shown = 0;
+  const auto on_step = [&](uint32_t done, uint32_t total) {
+    if (!progress.has_value()) progress.emplace("measuring", total);
+    progress->Advance(done - std::exchange(shown, done));
+    return is_stopped ? absl::CancelledError("stopped while measuring") : absl::OkStatus();
+  };
+  absl::StatusOr<Engine::Profile> profile = absl::UnknownError("not measured");
+  RunWatched(
+      signals, [&] { profile = engine->ProfileDevice(on_step); }, [&] { is_stopped = true; });
+  progress.reset();
+  if (!profile.ok()) return profile.status();
+  std::fputs(FormatProfileConfig(*profile, given).c_str(), stdout);
+  return absl::OkStatus();
+}
+
 // Serves until a stop signal, then drains.
 absl::Status Serve(const ServerOptions& options, const StopSignals& signals, const Logger& logger) {
   PREGATE_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Create(options, logger));
@@ -124,7 +149,9 @@ int Main(int argc, char** argv) {
   std::string config_file;
   bool check_config = false;
   bool print_plan = false;
-  const std::vector<Flag> flags = ServerFlags(options);
+  bool profile = false;
+  Settings given;
+  const std::vector<Flag> flags = NoteSettings(ServerFlags(options), given);
   CLI::App app("Serves one Mixture-of-Experts model over gRPC.", kProgram);
   app.get_formatter()->column_width(37);  // most flags on one line, so that --help fits a screen
   app.add_option(
@@ -132,6 +159,7 @@ int Main(int argc, char** argv) {
       ->type_name("FILE");
   app.add_flag("--check-config", check_config, "check flags and configuration, then exit");
   app.add_flag("--print-plan", print_plan, "show what the memory is used for, then exit");
+  app.add_flag("--profile", profile, "measure the device, print settings as a --config, then exit");
   AddFlags(app, flags);
   if (const std::optional<int> code = ParseCommandLine(app, argc, argv); code.has_value())
     return *code;
@@ -156,7 +184,8 @@ int Main(int argc, char** argv) {
   }
   const Logger logger(options.log_level, options.log_format);
   logger.Info("starting", {{"version", kVersion}, {"commit", kCommit}});
-  const absl::Status status = Serve(options, signals, logger);
+  const absl::Status status =
+      profile ? Profile(options.engine, given, signals, logger) : Serve(options, signals, logger);
   return status.ok() ? kExitOk : ReportFailure(kProgram, status);
 }
 

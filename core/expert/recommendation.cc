@@ -131,13 +131,9 @@ class Advice {
   }
 
   absl::Status AdviseSlots() {
-    absl::StatusOr<SlotPlan> planned = PlanSlots("auto", "", room_.slots);
-    if (absl::IsResourceExhausted(planned.status())) {
-      planned = SlotPlan{.strategy = "cpu_offload", .is_unified = true};
-    }
-    if (!planned.ok()) return planned.status();
-    strategy_ = planned->strategy;
-    num_slots_ = planned->num_slots;
+    PREGATE_ASSIGN_OR_RETURN(const SlotPlan plan, PlanSlots("auto", "", room_.slots));
+    strategy_ = plan.strategy;
+    num_slots_ = plan.num_slots;
     if (strategy_ == "cpu_offload") {
       const std::string why = room_.slots.shares_memory
                                   ? "device and host share memory: nothing has to be copied"
