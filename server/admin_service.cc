@@ -75,7 +75,7 @@ bool IsLoopbackPeer(absl::string_view peer) {
 }
 
 AdminService::AdminService(const ServerState& state, Info info)
-    : state_(state), info_(std::move(info)), started_(RealClock().Now()) {}
+    : state_(state), info_(std::move(info)), started_(RealClock().Now()), profiler_(state) {}
 
 std::vector<std::string> AdminService::MethodNames() {
   return {"GetServerInfo",
@@ -147,10 +147,7 @@ absl::StatusOr<ExpertOffload*> AdminService::Experts() const {
   if (engine == nullptr) {
     PREGATE_ASSIGN_OR_RETURN(engine, state_.availability.engine());
   }
-  if (engine->experts() == nullptr) {
-    return WithReason(absl::FailedPreconditionError("the model's experts are not kept in a cache"),
-                      "NO_EXPERT_CACHE");
-  }
+  if (engine->experts() == nullptr) return NoExpertCache();
   return engine->experts();
 }
 
@@ -225,6 +222,12 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* AdminService::DumpRoutingTrace(Conte
   status = experts.ok() ? TooManyCalls(state_.permits) : experts.status();
   state_.stats.OnHandled("DumpRoutingTrace", status);
   return new RefusedStream(ToGrpcStatus(status));
+}
+
+grpc::ServerUnaryReactor* AdminService::ProfileDevice(Context* context,
+                                                      const Bytes* request,
+                                                      Bytes* response) {
+  return profiler_.Answer(Authorize(*context), context, request, response);
 }
 
 absl::Status AdminService::Authorize(const Context& context) const {

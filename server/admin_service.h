@@ -7,6 +7,7 @@
 #include "core/base/clock.h"
 #include "core/base/options.h"
 #include "pregate/v1/admin.grpc.pb.h"
+#include "server/device_profiler.h"
 #include "server/server_state.h"
 
 namespace pregate {
@@ -76,9 +77,9 @@ class AdminService final : public RawAdminService {
                                               Bytes* response) override;
   grpc::ServerWriteReactor<Bytes>* DumpRoutingTrace(Context* context,
                                                     const Bytes* request) override;
-  grpc::ServerUnaryReactor* ProfileDevice(Context* context, const Bytes*, Bytes*) override {
-    return Refuse(context, "ProfileDevice");
-  }
+  grpc::ServerUnaryReactor* ProfileDevice(Context* context,
+                                          const Bytes* request,
+                                          Bytes* response) override;
 
  private:
   absl::Status Authorize(const Context& context) const;
@@ -101,6 +102,7 @@ class AdminService final : public RawAdminService {
   const ServerState& state_;
   const Info info_;
   const TimePoint started_;
+  DeviceProfiler profiler_;
 };
 
 }  // namespace pregate

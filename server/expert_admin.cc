@@ -4,6 +4,7 @@
 
 #include "absl/strings/strip.h"
 #include "core/base/status_macros.h"
+#include "server/profile_config.h"
 #include "server/status.h"
 
 namespace pregate {
@@ -65,6 +66,11 @@ absl::Status Refused(absl::Status status) {
 
 }  // namespace
 
+absl::Status NoExpertCache() {
+  return WithReason(absl::FailedPreconditionError("the model's experts are not kept in a cache"),
+                    "NO_EXPERT_CACHE");
+}
+
 v1::Speculation ToWire(const ExpertOffload::Speculation& speculation) {
   v1::Speculation wire;
   wire.set_mode(speculation.mode);
@@ -73,6 +79,42 @@ v1::Speculation ToWire(const ExpertOffload::Speculation& speculation) {
   wire.set_confidence(speculation.confidence);
   wire.set_predicted(speculation.predicted);
   wire.set_correct(speculation.correct);
+  return wire;
+}
+
+v1::ProfileDeviceResponse ToWire(const Engine::Profile& profile) {
+  const DeviceProfile& device = profile.device;
+  v1::ProfileDeviceResponse wire;
+  wire.set_cpu(device.host.cpu);
+  wire.set_num_cpus(device.host.num_cpus);
+  wire.set_host_bytes(device.host.memory_bytes);
+  wire.set_device(device.device);
+  wire.set_device_bytes(device.device_bytes);
+  wire.set_device_free_bytes(device.free_bytes);
+  wire.set_host_bytes_per_second(device.host_bytes_per_second);
+  wire.set_disk_bytes_per_second(device.disk_bytes_per_second);
+  for (const DeviceProfile::LinkPoint& point : device.link) {
+    v1::LinkBandwidth& added = *wire.add_link();
+    added.set_bytes(point.bytes);
+    added.set_bytes_per_second(point.bytes_per_second);
+  }
+  wire.set_expert_codec(device.codec);
+  wire.set_expert_bytes(device.record_bytes);
+  wire.set_expert_transfer_seconds(device.transfer_seconds);
+  for (const DeviceProfile::ComputePoint& point : device.compute) {
+    v1::ExpertCompute& added = *wire.add_expert_compute();
+    added.set_tokens(point.rows);
+    added.set_seconds(point.seconds);
+  }
+  wire.set_dense_seconds(device.dense_seconds);
+  for (const Recommendation& recommendation : profile.recommendations) {
+    v1::RecommendedSetting& added = *wire.add_recommendations();
+    added.set_field(recommendation.flag);
+    added.set_value(recommendation.value);
+    added.set_reason(recommendation.reason);
+    added.set_preset(recommendation.preset);
+  }
+  wire.set_config(FormatProfileConfig(profile, {}));
   return wire;
 }
 

@@ -7,7 +7,12 @@
 
 namespace pregate {
 
+// FAILED_PRECONDITION, for a model without.
+absl::Status NoExpertCache();
+
 v1::Speculation ToWire(const ExpertOffload::Speculation& speculation);
+
+v1::ProfileDeviceResponse ToWire(const Engine::Profile& profile);
 
 // The errors are those of the ExpertOffload's methods, with the reason and the field at fault.
 absl::StatusOr<v1::GetExpertCacheResponse> ReadExpertCache(

@@ -4,6 +4,7 @@
 
 #include "core/base/check.h"
 #include "core/device/cpu_backend.h"
+#include "tests/support/fake_profiled_model.h"
 #include "tests/support/temp_folder.h"
 #include "tests/support/test_pack.h"
 #include "tests/unit/text/tokenizer_files.h"
@@ -11,13 +12,15 @@
 namespace pregate {
 namespace {
 
+constexpr uint64_t kRecordBytes = 4096;
+
 std::unique_ptr<ExpertOffload> MakeExperts(const ModelDescription& model,
                                            const Clock& clock,
                                            const Logger& logger) {
   ExpertPackHeader header;
   header.num_layers = model.num_layers;
   header.num_experts = model.num_experts;
-  header.record_bytes = 4096;
+  header.record_bytes = kRecordBytes;
   header.properties = {{"codec", "none"}};
   const TempFolder folder;
   absl::StatusOr<ExpertPack> pack =
@@ -43,6 +46,21 @@ std::unique_ptr<ExpertOffload> MakeExperts(const ModelDescription& model,
       std::move(options), std::move(packs), std::make_unique<CpuBackend>(), clock, logger);
   PREGATE_CHECK(experts.ok(), experts.status().message());
   return *std::move(experts);
+}
+
+// Half of whose experts fit on the device.
+std::unique_ptr<ProfiledModel> MakeProfiled(const ModelDescription& model,
+                                            const FakeEngineOptions& options) {
+  FakeProfiledModel::Options profiled;
+  profiled.device = "a card";
+  profiled.encodings = {{.codec = "none", .record_bytes = kRecordBytes}};
+  profiled.slots = {.num_layers = model.num_layers,
+                    .num_experts = model.num_experts,
+                    .experts_per_token = model.num_experts_per_token,
+                    .budget_bytes = 8 * kRecordBytes};
+  profiled.dense_seconds = 5e-6;
+  profiled.run_expert = options.run_expert;
+  return std::make_unique<FakeProfiledModel>(std::move(profiled));
 }
 
 }  // namespace
@@ -72,8 +90,12 @@ FakeEngine::FakeEngine(const FakeEngineOptions& options, const Logger& logger) {
   parts.runner = std::move(runner);
   auto clock = std::make_unique<FakeClock>();
   clock_ = clock.get();
-  if (options.keeps_experts) experts_ = MakeExperts(parts.model, experts_clock_, logger);
+  if (options.keeps_experts) {
+    experts_ = MakeExperts(parts.model, experts_clock_, logger);
+    profiled_ = MakeProfiled(parts.model, options);
+  }
   parts.experts = experts_.get();
+  parts.profiled = profiled_.get();
   parts.clock = std::move(clock);
   absl::StatusOr<std::unique_ptr<Engine>> engine =
       Engine::Assemble(std::move(parts), options.engine, logger);

@@ -1,6 +1,7 @@
 // An engine over a FakeRunner and a small byte-level tokenizer: text in, foreseeable text out.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,6 +31,9 @@ struct FakeEngineOptions {
   // Gives the engine an expert cache, of 2 layers of 8 experts of 4 KiB in 4 slots. Steps do not
   // use it: a test does, as the runner would, through Engine::experts().
   bool keeps_experts = false;
+  // With them, what Engine::ProfileDevice has a model compute: FakeProfiledModel's.
+  std::function<absl::StatusOr<double>(const std::byte* record, uint32_t rows)> run_expert =
+      nullptr;
 };
 
 // The id of the model's special token, which has no text to show.
@@ -52,6 +56,7 @@ class FakeEngine {
  private:
   FakeClock experts_clock_;
   std::unique_ptr<ExpertOffload> experts_;
+  std::unique_ptr<ProfiledModel> profiled_;
   FakeRunner* runner_ = nullptr;  // of engine_, as is the clock
   FakeClock* clock_ = nullptr;
   std::unique_ptr<Engine> engine_;

@@ -1,6 +1,11 @@
-// The device's profile, printed.
+// The device's profile: printed, and asked of a server at work.
+#include <atomic>
+
+#include "core/base/thread.h"
 #include "gmock/gmock.h"
+#include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
+#include "pregate/v1/admin.grpc.pb.h"
 #include "tests/integration/pregated/daemon.h"
 #include "tests/support/temp_folder.h"
 
@@ -72,6 +77,38 @@ TEST_F(ProfileTest, SaysWhyItCannotMeasure) {
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_EQ(result.out, "");
   EXPECT_THAT(result.err, HasSubstr("nowhere"));
+}
+
+TEST_F(ProfileTest, LeavesTheTokensOfAServerAtWorkAsTheyAre) {
+  Daemon daemon(ShippedModel("switch-mini"), {"--expert-capacity", "25%"});
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  const auto admin = v1::AdminService::NewStub(
+      grpc::CreateCustomChannel(daemon.address(), grpc::InsecureChannelCredentials(), arguments));
+  const auto tokens = [&] {
+    const Streamed streamed = Stream(daemon, Ask("The Linux kernel", 40)).Finish();
+    EXPECT_TRUE(streamed.status.ok()) << streamed.status.error_message();
+    return std::vector<uint32_t>(streamed.choice.token_ids().begin(),
+                                 streamed.choice.token_ids().end());
+  };
+  const std::vector<uint32_t> alone = tokens();
+
+  v1::ProfileDeviceResponse profile;
+  grpc::Status status;
+  std::atomic<bool> is_done = false;
+  const Thread profiler("profiler", [&] {
+    grpc::ClientContext context;
+    status = admin->ProfileDevice(&context, {}, &profile);
+    is_done = true;
+  });
+  do {
+    EXPECT_EQ(tokens(), alone);
+  } while (!is_done);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(profile.device(), "cpu");
+  EXPECT_GT(profile.expert_compute_size(), 0);
+  EXPECT_GT(profile.dense_seconds(), 0);
+  EXPECT_THAT(profile.config(), HasSubstr("\nexpert_capacity: \"48\"\n"));
 }
 
 }  // namespace

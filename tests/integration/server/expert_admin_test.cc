@@ -278,7 +278,8 @@ const char* const kMethods[] = {"GetExpertCache",
                                 "SetExpertCacheCapacity",
                                 "SetSpeculation",
                                 "SetMemoryStrategy",
-                                "DumpRoutingTrace"};
+                                "DumpRoutingTrace",
+                                "ProfileDevice"};
 
 TEST(NoExpertCacheTest, SaysThatThereIsNone) {
   TestServer server;
