@@ -199,8 +199,17 @@ void ExpertCache::Slots::ReleaseLast(LeaseState& lease) {
   // What the consumer was given for it is behind this point.
   Event used = lease.consumer->Record();
   MutexLock lock(mutex_);
-  slots_[last.slot].last_use = std::move(used);
+  NoteUse(slots_[last.slot], lease.consumer, std::move(used));
   GiveBack(last);
+}
+
+void ExpertCache::Slots::NoteUse(Slot& slot, const Stream* consumer, Event done) {
+  const auto is_over = [consumer](const Use& use) {
+    return use.consumer == consumer || use.done.Ready();
+  };
+  slot.last_uses.erase(std::remove_if(slot.last_uses.begin(), slot.last_uses.end(), is_over),
+                       slot.last_uses.end());
+  slot.last_uses.push_back({.consumer = consumer, .done = std::move(done)});
 }
 
 ExpertLease::State::Item& ExpertCache::Slots::AwaitNext(LeaseState& lease) {

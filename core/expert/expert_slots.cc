@@ -121,7 +121,7 @@ void ExpertCache::Slots::OnFetched(const std::shared_ptr<ExpertLoad>& load,
   load->transfer = std::make_shared<Transfer>();
   load->transfer->slot = load->slot;
   load->transfer->to = Address(load->slot);
-  load->transfer->after = slots_[load->slot].last_use;
+  for (const Use& use : slots_[load->slot].last_uses) load->transfer->after.push_back(use.done);
   load->transfer->record = *std::move(record);
   load->transfer->is_urgent = load->is_urgent;
   transfers_->Add(load->transfer);
@@ -322,9 +322,11 @@ bool ExpertCache::Slots::FindDrained(Event& in_use) {
   if (slots_.size() <= wanted_slots_) return false;
   for (uint32_t i = wanted_slots_; i < slots_.size(); ++i) {
     if (slots_[i].state != Slot::State::kFree || slots_[i].pins > 0) return false;
-    if (slots_[i].last_use.Ready()) continue;
-    in_use = slots_[i].last_use;
-    return true;
+    for (const Use& use : slots_[i].last_uses) {
+      if (use.done.Ready()) continue;
+      in_use = use.done;
+      return true;
+    }
   }
   slots_.resize(wanted_slots_);
   // Memory that cannot be given back is kept: there is nobody to tell, and nothing is wrong.

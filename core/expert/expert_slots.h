@@ -93,13 +93,19 @@ class ExpertCache::Slots {
  private:
   static constexpr uint32_t kNone = UINT32_MAX;
 
+  // The point of a consumer's stream behind its last kernel that reads something.
+  struct Use {
+    const Stream* consumer = nullptr;
+    Event done;
+  };
+
   struct Slot {
     enum class State { kFree, kLoading, kReady } state = State::kFree;
     uint32_t expert = kNone;  // flat; kNone when free, or when what it holds is not to be found
     uint32_t encoding = 0;
     uint32_t pins = 0;
     Event ready;                       // behind the copy into it
-    Event last_use;                    // behind the last kernel that reads it
+    std::vector<Use> last_uses;        // one of each consumer that has used it of late
     std::shared_ptr<ExpertLoad> load;  // kLoading
     bool is_unused_hint = false;       // loaded by a hint and not needed yet
   };
@@ -119,6 +125,7 @@ class ExpertCache::Slots {
   // The item that Next yields, if one can be: ready, issued or failed.
   LeaseState::Item* FindNext(LeaseState& lease) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void GiveBack(LeaseState::Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void NoteUse(Slot& slot, const Stream* consumer, Event done);
   // What was yielded last is in use no longer.
   void ReleaseLast(LeaseState& lease);
   LeaseState::Item& AwaitNext(LeaseState& lease);

@@ -11,7 +11,7 @@ void TransferQueue::Issue(const std::shared_ptr<Transfer>& transfer, size_t limi
   const absl::Span<const std::byte> rest =
       transfer->record.bytes().subspan(transfer->issued_bytes, limit);
   if (transfer->issued_bytes == 0) {
-    stream_.Wait(transfer->after);
+    for (const Event& use : transfer->after) stream_.Wait(use);
     transfer->begun = std::chrono::steady_clock::now();
   }
   stream_.CopyAsync(transfer->to + transfer->issued_bytes, rest.data(), rest.size());

@@ -6,6 +6,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/types/span.h"
 #include "core/base/clock.h"
@@ -18,8 +19,8 @@ namespace pregate {
 struct Transfer {
   uint32_t slot = 0;
   std::byte* to = nullptr;
-  Event after;        // what still uses the slot
-  HostRecord record;  // kept until the copy is done
+  std::vector<Event> after;  // what still uses the slot
+  HostRecord record;         // kept until the copy is done
   bool is_urgent = false;
 
   size_t issued_bytes = 0;  // given to the stream so far
