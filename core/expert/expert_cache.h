@@ -101,7 +101,7 @@ class ExpertCache {
                                                              Backend& backend,
                                                              const Clock& clock,
                                                              const Options& options);
-  // Waits for copies under way. No lease may be left.
+  // Waits for copies under way, and for kernels that read unified memory. No lease may be left.
   ~ExpertCache();
 
   // The distinct experts that a step needs of one layer, for work on `consumer`. More ids than

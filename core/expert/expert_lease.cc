@@ -192,12 +192,17 @@ void ExpertCache::Slots::GiveBack(LeaseState::Item& item) {
 void ExpertCache::Slots::ReleaseLast(LeaseState& lease) {
   if (!lease.in_use.has_value()) return;
   LeaseState::Item& last = lease.items[*std::exchange(lease.in_use, std::nullopt)];
+  // What the consumer was given for it is behind this point.
+  Event used = lease.consumer->Record();
   if (lease.is_unified) {
+    if (last.record->ok() && !used.Ready()) {
+      MutexLock lock(mutex_);
+      lent_.push_back({.done = std::move(used), .record = **std::move(last.record)});
+      has_work_.NotifyAll();
+    }
     last.record.reset();
     return;
   }
-  // What the consumer was given for it is behind this point.
-  Event used = lease.consumer->Record();
   MutexLock lock(mutex_);
   NoteUse(slots_[last.slot], lease.consumer, std::move(used));
   GiveBack(last);
@@ -273,15 +278,19 @@ std::optional<ExpertLease::Expert> ExpertCache::Slots::Next(LeaseState& lease) {
 
 void ExpertCache::Slots::EndLease(std::unique_ptr<LeaseState> lease) {
   ReleaseLast(*lease);
-  MutexLock lock(mutex_);
-  // Records on their way into the lease itself have nowhere else to go.
-  while (lease->num_fetching > 0) changed_.Wait(mutex_);
-  for (LeaseState::Item& item : lease->items) {
-    if (item.stage == LeaseState::Item::Stage::kResident ||
-        item.stage == LeaseState::Item::Stage::kLoading) {
-      if (!lease->is_unified) GiveBack(item);
+  {
+    MutexLock lock(mutex_);
+    // Records on their way into the lease itself have nowhere else to go.
+    while (lease->num_fetching > 0) changed_.Wait(mutex_);
+    for (LeaseState::Item& item : lease->items) {
+      if (item.stage == LeaseState::Item::Stage::kResident ||
+          item.stage == LeaseState::Item::Stage::kLoading) {
+        if (!lease->is_unified) GiveBack(item);
+      }
     }
   }
+  lease->items.clear();  // with the records of those that were not yielded
+  MutexLock lock(mutex_);
   idle_leases_.push_back(std::move(lease));
 }
 

@@ -166,10 +166,12 @@ void ExpertCache::Slots::RunTransfers() {
   TimePoint link_free = clock_.Now();
   for (;;) {
     std::optional<TransferQueue::Piece> piece;
-    Event in_use;  // of a slot that is to go
+    LentRecord lent;            // goes back once it is used no more, and the lock is released
+    Event& in_use = lent.done;  // or of a slot that is to go
     {
       MutexLock lock(mutex_);
-      while (!(piece = transfers_->Oldest()).has_value() && !FindDrained(in_use)) {
+      while (!(piece = transfers_->Oldest()).has_value() && !FindDrained(in_use) &&
+             !TakeLent(lent)) {
         if (is_closing_) return;
         has_work_.Wait(mutex_);
       }
@@ -333,6 +335,13 @@ bool ExpertCache::Slots::FindDrained(Event& in_use) {
   slab_->Resize(wanted_slots_).IgnoreError();
   changed_.NotifyAll();
   return false;
+}
+
+bool ExpertCache::Slots::TakeLent(LentRecord& lent) {
+  if (lent_.empty()) return false;
+  lent = std::move(lent_.front());
+  lent_.pop_front();
+  return true;
 }
 
 }  // namespace pregate

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -98,6 +99,11 @@ class ExpertCache::Slots {
     const Stream* consumer = nullptr;
     Event done;
   };
+  // What a consumer without slots gave back and its kernels may still read.
+  struct LentRecord {
+    Event done;
+    HostRecord record;
+  };
 
   struct Slot {
     enum class State { kFree, kLoading, kReady } state = State::kFree;
@@ -168,6 +174,8 @@ class ExpertCache::Slots {
   // Gives back the memory of slots that are to go once all of them are empty. True, with the event,
   // when one is still being read.
   bool FindDrained(Event& in_use) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The record that was lent first, to be kept until its event; false when there is none.
+  bool TakeLent(LentRecord& lent) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::byte* Address(uint32_t slot) const { return slab_->slot(slot); }
   uint64_t RecordBytes(uint32_t encoding) const {
     return sources_[encoding]->header().record_bytes;
@@ -191,6 +199,7 @@ class ExpertCache::Slots {
   std::vector<uint64_t> layer_runs_ ABSL_GUARDED_BY(mutex_);   // [layers]: Acquires so far
   std::vector<uint64_t> expected_in_ ABSL_GUARDED_BY(mutex_);  // [experts]: run of its layer + 1
   std::vector<std::unique_ptr<LeaseState>> idle_leases_ ABSL_GUARDED_BY(mutex_);
+  std::deque<LentRecord> lent_ ABSL_GUARDED_BY(mutex_);       // in the order in which it came back
   std::vector<uint32_t> flat_ids_ ABSL_GUARDED_BY(mutex_);    // scratch
   std::vector<uint32_t> candidates_ ABSL_GUARDED_BY(mutex_);  // scratch
   std::vector<float> worth_ ABSL_GUARDED_BY(mutex_);          // scratch

@@ -100,5 +100,33 @@ TEST_F(ExpertCacheDeviceTest, MemoryGoesOnlyOnceEveryStreamHasUsedIt) {
   EXPECT_THAT(device_.checker().hazards(), IsEmpty()) << device_.checker().status();
 }
 
+TEST_F(ExpertCacheDeviceTest, UnifiedMemoryStaysUntilItsKernelHasRun) {
+  device_.SetWaiting(ManualBackend::Waiting::kBlocks);
+  ExpertCache::Options options;
+  options.num_slots = 1;
+  options.is_unified = true;
+  Open(options);
+  {
+    ExpertLease lease = Acquire(2, *first_);
+    Use(lease, *first_);
+    EXPECT_FALSE(lease.Next().has_value());
+  }
+  EXPECT_EQ(source_.num_returned(), 0);
+  while (first_->Step()) {
+  }
+  while (source_.num_returned() == 0) std::this_thread::yield();
+  EXPECT_EQ(source_.num_returned(), 1);
+  device_.SetWaiting(ManualBackend::Waiting::kRunsWork);  // the cache's end waits for its stream
+}
+
+TEST_F(ExpertCacheDeviceTest, UnifiedMemoryThatWasNotYieldedGoesBackAtOnce) {
+  ExpertCache::Options options;
+  options.num_slots = 1;
+  options.is_unified = true;
+  Open(options);
+  { const ExpertLease lease = Acquire(2, *first_); }
+  EXPECT_EQ(source_.num_returned(), 1);
+}
+
 }  // namespace
 }  // namespace pregate
