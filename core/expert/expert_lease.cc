@@ -145,15 +145,9 @@ void ExpertCache::Slots::StartWaiting(LeaseState& lease,
                                       std::vector<std::shared_ptr<ExpertLoad>>& to_fetch) {
   for (LeaseState::Item& item : lease.items) {
     if (item.stage != LeaseState::Item::Stage::kWaiting) continue;
-    // Another lease may have begun to load it meanwhile.
-    if (const uint32_t index = slot_of_[item.expert]; index != kNone) {
-      ++slots_[index].pins;
-      item.slot = index;
-      item.load = slots_[index].load;
-      item.stage = slots_[index].state == Slot::State::kReady ? LeaseState::Item::Stage::kResident
-                                                              : LeaseState::Item::Stage::kLoading;
-      continue;
-    }
+    // Another lease or a hint may have begun to load it meanwhile.
+    LookUp(item);
+    if (item.stage != LeaseState::Item::Stage::kWaiting) continue;
     const uint32_t slot = TakeSlot();
     if (slot == kNone) return;
     item.load = BeginLoad(item.expert, slot, /*is_urgent=*/true);

@@ -181,6 +181,20 @@ TEST_F(ExpertCacheTest, AHintThatIsUnderWayIsALateHit) {
   EXPECT_EQ(source_.num_fetches(), 1u);
 }
 
+TEST_F(ExpertCacheTest, AHintForWhatALeaseStillWaitsForIsALateOne) {
+  Open(1);
+  source_.Hold();
+  ExpertLease lease = Acquire(1, {2, 3});  // there is no slot for 1/3 yet
+  ASSERT_TRUE(cache_->SetNumSlots(2).ok());
+  Hint(1, {3});
+  source_.Release();
+  EXPECT_EQ(lease.Next()->index, 0u);
+  EXPECT_EQ(cache_->Read().hinted.late, kRecord);
+  EXPECT_EQ(cache_->Read().hinted.pending, 0u);
+  source_.Release();
+  EXPECT_THAT(Drain(lease, 1, {2, 3}), ElementsAre(3));
+}
+
 TEST_F(ExpertCacheTest, AHintThatIsNeverUsedIsWasted) {
   Open(1);
   Hint(1, {3});
