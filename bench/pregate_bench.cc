@@ -90,7 +90,7 @@ int Main(int argc, char** argv) {
   CommandLine line;
   AddPerplexity(app, line);
   const std::vector<Subcommand> subcommands = {
-      AddBenchmark(app), AddCompare(app), AddSweep(app), AddReplay(app)};
+      AddBenchmark(app), AddCompare(app), AddSweep(app), AddReplay(app), AddLookup(app)};
   if (const std::optional<int> code = ParseCommandLine(app, argc, argv)) return *code;
   const Logger logger(LogLevel::kWarning);
   absl::Status status;

@@ -50,4 +50,7 @@ Subcommand AddSweep(CLI::App& program);
 // A routing trace through eviction policies.
 Subcommand AddReplay(CLI::App& program);
 
+// What finding experts costs when all are resident.
+Subcommand AddLookup(CLI::App& program);
+
 }  // namespace pregate

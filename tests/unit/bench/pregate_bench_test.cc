@@ -16,7 +16,7 @@ using PregateBench = TinyModelTest;
 
 TEST_F(PregateBench, HelpFitsAScreen) {
   for (const std::vector<std::string>& arguments :
-       {std::vector<std::string>{"--help"}, {"perplexity", "--help"}}) {
+       {std::vector<std::string>{"--help"}, {"perplexity", "--help"}, {"lookup", "--help"}}) {
     const ProgramResult result = RunBench(arguments);
     EXPECT_EQ(result.exit_code, 0);
     EXPECT_THAT(result.out, HasSubstr("Usage: pregate-bench"));
@@ -71,6 +71,21 @@ TEST_F(PregateBench, MeasuresPerplexity) {
   ASSERT_EQ(short_context.exit_code, 0) << short_context.err;
   EXPECT_EQ(nlohmann::json::parse(short_context.out)["tokens"], json["tokens"]);
   EXPECT_NE(nlohmann::json::parse(short_context.out)["nll_nats"], json["nll_nats"]);
+}
+
+TEST_F(PregateBench, MeasuresLookUpsAndPredictors) {
+  std::vector<std::string> arguments = {
+      "lookup", "--layers", "3", "--experts", "6", "--top-k", "2", "--iterations", "5"};
+  const ProgramResult table = RunBench(arguments);
+  ASSERT_EQ(table.exit_code, 0) << table.err;
+  EXPECT_THAT(table.out, HasSubstr("predict adaptive"));
+  arguments.emplace_back("--json");
+  const ProgramResult result = RunBench(arguments);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const auto json = nlohmann::json::parse(result.out);
+  EXPECT_EQ(json["top_k"], 2);
+  EXPECT_GT(json["layer_ns"]["median"], 0);
+  EXPECT_GT(json["prediction_ns"]["pregate"]["min"], 0);
 }
 
 TEST_F(PregateBench, MeasuresDecodingBesideItsBound) {
