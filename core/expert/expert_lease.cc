@@ -208,6 +208,7 @@ void ExpertCache::Slots::NoteUse(Slot& slot, const Stream* consumer, Event done)
   };
   slot.last_uses.erase(std::remove_if(slot.last_uses.begin(), slot.last_uses.end(), is_over),
                        slot.last_uses.end());
+  if (done.state() == nullptr) return;  // of a consumer whose work is done when it has given it
   slot.last_uses.push_back({.consumer = consumer, .done = std::move(done)});
 }
 
@@ -272,23 +273,27 @@ std::optional<ExpertLease::Expert> ExpertCache::Slots::Next(LeaseState& lease) {
 
 void ExpertCache::Slots::EndLease(std::unique_ptr<LeaseState> lease) {
   ReleaseLast(*lease);
-  {
-    MutexLock lock(mutex_);
-    // Records on their way into the lease itself have nowhere else to go.
-    while (lease->num_fetching > 0) changed_.Wait(mutex_);
-    for (LeaseState::Item& item : lease->items) {
-      if (item.stage == LeaseState::Item::Stage::kResident ||
-          item.stage == LeaseState::Item::Stage::kLoading) {
-        if (!lease->is_unified) GiveBack(item);
-      }
+  if (lease->is_unified) {
+    AwaitRecords(*lease);
+    lease->items.clear();  // with the records that were not yielded
+  }
+  MutexLock lock(mutex_);
+  for (LeaseState::Item& item : lease->items) {
+    if (item.stage == LeaseState::Item::Stage::kResident ||
+        item.stage == LeaseState::Item::Stage::kLoading) {
+      GiveBack(item);
     }
   }
-  lease->items.clear();  // with the records of those that were not yielded
-  MutexLock lock(mutex_);
   idle_leases_.push_back(std::move(lease));
 }
 
 // --- without slots ---
+
+void ExpertCache::Slots::AwaitRecords(const LeaseState& lease) {
+  MutexLock lock(mutex_);
+  // On their way into the lease itself, they have nowhere else to go.
+  while (lease.num_fetching > 0) changed_.Wait(mutex_);
+}
 
 void ExpertCache::Slots::FetchUnified(LeaseState& lease, absl::Span<const ExpertId> ids) {
   uint32_t encoding;

@@ -138,6 +138,7 @@ void ExpertCache::Slots::NoteIssued(ExpertLoad& load) {
 
 void ExpertCache::Slots::FinishLoad(Slot& slot) {
   slot.state = Slot::State::kReady;
+  slot.ready = Event();  // the host has seen it pass: nobody has to look at it again
   if (slot.load->is_hinted) --hinted_loads_;
   slot.load.reset();
   changed_.NotifyAll();

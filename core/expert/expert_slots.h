@@ -110,7 +110,7 @@ class ExpertCache::Slots {
     uint32_t expert = kNone;  // flat; kNone when free, or when what it holds is not to be found
     uint32_t encoding = 0;
     uint32_t pins = 0;
-    Event ready;                       // behind the copy into it
+    Event ready;                       // behind the copy into it, until its end was noted
     std::vector<Use> last_uses;        // one of each consumer that has used it of late
     std::shared_ptr<ExpertLoad> load;  // kLoading
     bool is_unused_hint = false;       // loaded by a hint and not needed yet
@@ -137,6 +137,7 @@ class ExpertCache::Slots {
   LeaseState::Item& AwaitNext(LeaseState& lease);
   void TakeFromSlot(LeaseState::Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FetchUnified(LeaseState& lease, absl::Span<const ExpertId> ids);
+  void AwaitRecords(const LeaseState& lease);
   void OnRecord(LeaseState::Item& item, absl::StatusOr<HostRecord> record);
 
   // --- loads ---
@@ -206,7 +207,8 @@ class ExpertCache::Slots {
 
   uint32_t wanted_slots_ ABSL_GUARDED_BY(mutex_);
   uint32_t max_hinted_loads_ ABSL_GUARDED_BY(mutex_);
-  uint32_t hinted_loads_ ABSL_GUARDED_BY(mutex_) = 0;  // under way
+  uint32_t hinted_loads_ ABSL_GUARDED_BY(mutex_) = 0;           // under way
+  std::vector<uint32_t> hinted_slots_ ABSL_GUARDED_BY(mutex_);  // of them, and some that ended
   bool drop_after_use_ ABSL_GUARDED_BY(mutex_);
   bool is_unified_ ABSL_GUARDED_BY(mutex_);
   uint32_t encoding_ ABSL_GUARDED_BY(mutex_) = 0;

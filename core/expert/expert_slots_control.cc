@@ -19,12 +19,14 @@ uint32_t ExpertCache::Slots::Hint(absl::Span<const ExpertHint> hints, uint32_t m
         return hint.id.Flat(num_experts_) == expert;
       });
     };
-    for (Slot& slot : slots_) {
-      if (slot.state == Slot::State::kLoading && slot.pins == 0 && slot.load->is_hinted &&
-          !is_hinted(slot.expert)) {
-        CancelLoad(*slot.load);
-      }
-    }
+    const auto is_over = [&](uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      if (index >= slots_.size()) return true;
+      const Slot& slot = slots_[index];
+      if (slot.load == nullptr || !slot.load->is_hinted) return true;
+      return slot.pins == 0 && !is_hinted(slot.expert) && CancelLoad(*slot.load);
+    };
+    hinted_slots_.erase(std::remove_if(hinted_slots_.begin(), hinted_slots_.end(), is_over),
+                        hinted_slots_.end());
     // All that is expected, before anything is evicted for it.
     for (const ExpertHint& hint : hints) {
       PREGATE_CHECK(hint.id.layer < num_layers_ && hint.id.expert < num_experts_);
@@ -37,6 +39,7 @@ uint32_t ExpertCache::Slots::Hint(absl::Span<const ExpertHint> hints, uint32_t m
       const uint32_t slot = TakeSlotForHint(hint.probability);
       if (slot == kNone) break;
       to_fetch.push_back(BeginLoad(expert, slot, /*is_urgent=*/false));
+      hinted_slots_.push_back(slot);
       ++hinted_loads_;
       hinted_.pending += RecordBytes(encoding_);
     }
