@@ -26,12 +26,11 @@ void PrintTable(const OffloadComparison& comparison, const ForcedRouting& routin
   std::cout << CaptionOf(routing)
             << absl::StrFormat("model %s, codec %s", comparison.model, comparison.codec);
   if (comparison.record_seconds > 0) {
-    std::cout << absl::StrFormat(", link %s: an expert's copy takes %.2f ms",
-                                 comparison.link,
-                                 comparison.record_seconds * 1e3);
-  }
-  if (comparison.layer_seconds > 0) {
-    std::cout << absl::StrFormat(", a layer's computing %.2f ms", comparison.layer_seconds * 1e3);
+    std::cout << absl::StrFormat(
+        "; a layer computes for %.2f ms and misses %.2f experts, a copy takes %.2f ms",
+        comparison.layer_seconds * 1e3,
+        comparison.layer_misses,
+        comparison.record_seconds * 1e3);
   }
   const int name_width = routing.simulated.has_value() ? 38 : 16;
   std::cout << "\n"
@@ -98,6 +97,9 @@ void PrintJson(const OffloadComparison& comparison, const ForcedRouting& routing
                                       {"commit", BuildCommit()},
                                       {"codec", comparison.codec},
                                       {"link", comparison.link},
+                                      {"layer_seconds", comparison.layer_seconds},
+                                      {"layer_misses", comparison.layer_misses},
+                                      {"record_seconds", comparison.record_seconds},
                                       {"forced_routing", ToJson(routing)},
                                       {"rows", rows}}
                    .dump()
@@ -147,7 +149,7 @@ Subcommand AddCompare(CLI::App& program) {
   AddFlags(
       *app,
       {SwitchFlag("balance-link",
-                  "pace the link so that an expert's copy takes as long as a layer's computing",
+                  "pace the link so that what a layer misses takes as long as it computes",
                   options.balance_link),
        TextFlag("text",
                 "FILE",

@@ -27,17 +27,32 @@ std::vector<OffloadWay> WaysOf(const OffloadWork& work, bool is_pregated) {
   return ways;
 }
 
-// Seconds of a layer's computing with everything resident: the least of a few turns.
-absl::StatusOr<double> MeasureLayerSeconds(const OffloadWork& work, OffloadTurns& turns) {
+// What the link is balanced by.
+struct Balance {
+  double layer_seconds = 0;  // of a layer's computing
+  double layer_misses = 0;   // experts that a layer waits for, without prefetch
+  double record_seconds() const { return layer_seconds / std::max(layer_misses, 1e-3); }
+};
+
+// The least time of a few turns with everything resident. What a step does behind its layers is not
+// theirs: nothing is prefetched beside it.
+absl::StatusOr<Balance> MeasureBalance(const OffloadWork& work, OffloadTurns& turns) {
   constexpr int kTurns = 3;
-  double rate = 0;
+  Balance balance;
+  const double num_layers = work.output_len * turns.runner().description().num_layers;
   for (int i = 0; i < kTurns; ++i) {
     PREGATE_ASSIGN_OR_RETURN(
         const OffloadTurn turn,
         turns.Run({.speculation = "none", .control = "all_resident", .capacity = ""}));
-    rate = std::max(rate, turn.tokens_per_second());
+    const double seconds = turn.layers_seconds / num_layers;
+    balance.layer_seconds = i == 0 ? seconds : std::min(balance.layer_seconds, seconds);
   }
-  return work.batch_size / rate / turns.runner().description().num_layers;
+  PREGATE_ASSIGN_OR_RETURN(
+      const OffloadTurn turn,
+      turns.Run({.speculation = "none", .control = "", .capacity = work.engine.experts.capacity}));
+  balance.layer_misses =
+      static_cast<double>(turn.experts.lookups()[static_cast<size_t>(Lookup::kMiss)]) / num_layers;
+  return balance;
 }
 
 }  // namespace
@@ -64,11 +79,13 @@ absl::StatusOr<OffloadComparison> CompareOffload(const OffloadComparisonOptions&
     work.engine.experts.simulated_link.clear();
     PREGATE_ASSIGN_OR_RETURN(const std::unique_ptr<OffloadTurns> unpaced,
                              OffloadTurns::Create(work, logger));
-    PREGATE_ASSIGN_OR_RETURN(result.layer_seconds, MeasureLayerSeconds(work, *unpaced));
+    PREGATE_ASSIGN_OR_RETURN(const Balance balance, MeasureBalance(work, *unpaced));
     const uint64_t record_bytes = unpaced->state().cache.slot_bytes;
-    result.record_seconds = result.layer_seconds;
+    result.layer_seconds = balance.layer_seconds;
+    result.layer_misses = balance.layer_misses;
+    result.record_seconds = balance.record_seconds();
     work.engine.experts.simulated_link =
-        absl::StrFormat("%.0fB/s,0us", static_cast<double>(record_bytes) / result.layer_seconds);
+        absl::StrFormat("%.0fB/s,0us", static_cast<double>(record_bytes) / result.record_seconds);
   }
   PREGATE_ASSIGN_OR_RETURN(const std::unique_ptr<OffloadTurns> turns,
                            OffloadTurns::Create(work, logger));

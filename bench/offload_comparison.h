@@ -15,9 +15,10 @@
 namespace pregate {
 
 struct OffloadComparisonOptions {
-  OffloadWork work;           // with the capacity and the link of the modes
-  bool balance_link = false;  // pace the link so that a record takes as long as a layer's computing
-  uint32_t warmup = 1;        // turns left out
+  OffloadWork work;  // with the capacity and the link of the modes
+  // Pace the link so that what a layer misses without prefetch takes as long as it computes.
+  bool balance_link = false;
+  uint32_t warmup = 1;  // turns left out
   uint32_t iterations = 5;
 };
 
@@ -44,6 +45,7 @@ struct OffloadComparison {
   std::string link;           // as --simulated-link takes it; "" = unpaced
   double record_seconds = 0;  // that a record takes on that link; 0 = unpaced
   double layer_seconds = 0;   // of a layer's computing, all resident; 0 when not measured
+  double layer_misses = 0;    // of a layer without prefetch, with it
   std::vector<OffloadRow> rows;
 };
 

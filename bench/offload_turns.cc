@@ -124,7 +124,7 @@ absl::StatusOr<OffloadTurn> OffloadTurns::Run(const OffloadWay& way) {
     PREGATE_RETURN_IF_ERROR(RunSteps());
   }
   PREGATE_RETURN_IF_ERROR(Settle());
-  const ExpertCounts before = CountsOf(state());
+  const ExpertOffload::State before = state();
   const RealClock clock;
   const TimePoint start = clock.Now();
   PREGATE_RETURN_IF_ERROR(RunSteps());
@@ -133,7 +133,8 @@ absl::StatusOr<OffloadTurn> OffloadTurns::Run(const OffloadWay& way) {
   turn.num_tokens = uint64_t{work_.output_len} * decoder_.batch_size();
   const ExpertOffload::State after = state();
   turn.num_slots = after.cache.num_slots;
-  turn.experts = CountsOf(after).Since(before);
+  turn.layers_seconds = after.layers_seconds - before.layers_seconds;
+  turn.experts = CountsOf(after).Since(CountsOf(before));
   PREGATE_RETURN_IF_ERROR(CheckLogits(way));
   return turn;
 }

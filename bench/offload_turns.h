@@ -41,6 +41,7 @@ struct OffloadTurn {
   uint32_t num_slots = 0;
   uint64_t num_tokens = 0;
   double seconds = 0;
+  double layers_seconds = 0;  // of them, in the layers, stalls included
   ExpertCounts experts;
   double tokens_per_second() const { return static_cast<double>(num_tokens) / seconds; }
 };

@@ -103,9 +103,11 @@ class ExpertOffload::Parts {
   std::unique_ptr<Prefetcher> prefetcher_;
   double to_verify_ = 0;  // look-ups whose turn has come, as a running sum of their share
 
+  Counter layers_seconds_;
+  TimePoint step_begun_;  // of the engine's thread
+
   // The codec "adaptive": of the engine's thread, but for what is counted.
   std::optional<EncodingSwitch> encoding_;
-  TimePoint step_begun_;
   double stall_seconds_ = 0;          // when the step began
   std::atomic<size_t> load_tier_{0};  // that loads take
   std::vector<Counter> switches_;     // to each tier
@@ -169,12 +171,12 @@ absl::Status ExpertOffload::Parts::Open(std::vector<ExpertPack> packs) {
 }
 
 void ExpertOffload::Parts::BeginStep() {
-  if (!encoding_.has_value()) return;
   step_begun_ = clock_.Now();
-  stall_seconds_ = cache_->ReadPace().stall_seconds;
+  if (encoding_.has_value()) stall_seconds_ = cache_->ReadPace().stall_seconds;
 }
 
 void ExpertOffload::Parts::EndStep(uint64_t reduced_precision_tokens) {
+  layers_seconds_.Add(ToSeconds(clock_.Now() - step_begun_));
   if (!encoding_.has_value()) return;
   reduced_precision_tokens_.Add(static_cast<double>(reduced_precision_tokens));
   const double stall_seconds = cache_->ReadPace().stall_seconds - stall_seconds_;
@@ -350,6 +352,7 @@ ExpertOffload::State ExpertOffload::Parts::Read() const {
   state.codec = codecs_.size() > 1 ? "adaptive" : codecs_.front();
   state.load_codec = codecs_[load_tier_];
   state.cache = cache_->Read();
+  state.layers_seconds = layers_seconds_.value();
   state.speculation = {.mode = prefetcher.settings.mode,
                        .lookahead = prefetcher.settings.lookahead,
                        .aggressiveness = prefetcher.settings.aggressiveness,

@@ -101,6 +101,7 @@ class ExpertOffload {
     std::string eviction;
     bool is_unified = false;
     ExpertCache::Snapshot cache;
+    double layers_seconds = 0;  // of the steps so far, from BeginStep to EndStep
     Speculation speculation;
   };
   State Read() const;

@@ -1,5 +1,6 @@
 // What operators see of the expert cache, and change while it serves.
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -68,6 +69,8 @@ class ExpertAdminTest : public ::testing::Test {
     ASSERT_TRUE(lease.ok()) << lease.status();
     while (const std::optional<ExpertLease::Expert> expert = lease->Next())
       EXPECT_TRUE(expert->status.ok()) << expert->status;
+    // That the copies are done is noted by another thread.
+    while (server_.engine().experts()->Read().cache.slots.loading > 0) std::this_thread::yield();
   }
 
   TestServer server_{WithExperts()};
