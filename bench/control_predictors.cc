@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "core/kernel/sampling.h"
 
 namespace pregate {
@@ -72,6 +73,11 @@ void OraclePredictor::Predict(uint32_t distance, std::vector<ExpertPrediction>& 
     is_taken_[next_wrong % truth_->num_experts] = 1;
     predictions.push_back({.expert = next_wrong % truth_->num_experts, .probability = 1});
   }
+}
+
+std::string NameOf(const SimulatedPredictor& simulated) {
+  return absl::StrFormat(
+      "simulated (recall %.2f, horizon %d)", simulated.recall, simulated.horizon);
 }
 
 std::vector<std::vector<uint32_t>> LookupsOf(const std::vector<Routing>& routings,

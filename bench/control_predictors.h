@@ -55,6 +55,15 @@ class OraclePredictor final : public ExpertPredictor {
   std::vector<uint8_t> is_taken_;  // [num_experts]: needed, or standing for one that is
 };
 
+// A predictor that is as good as one says: see OraclePredictor.
+struct SimulatedPredictor {
+  double recall = 1;     // and precision
+  uint32_t horizon = 1;  // layers ahead that it sees and that are hinted
+};
+
+// "simulated (recall 0.90, horizon 1)".
+std::string NameOf(const SimulatedPredictor& simulated);
+
 // The distinct experts of each step's layers, as flat numbers, in the order of their look-ups.
 std::vector<std::vector<uint32_t>> LookupsOf(const std::vector<Routing>& routings,
                                              uint32_t num_experts);

@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "bench/control_predictors.h"
 #include "bench/trace_json.h"
 #include "core/base/status_macros.h"
 
@@ -67,11 +66,6 @@ absl::Status UseSimulated(const ForcedRouting& routing, ExpertOffload& experts) 
   experts.UsePredictor(std::make_unique<OraclePredictor>(
       routing.trace, routing.simulated->recall, routing.simulated->horizon));
   return absl::OkStatus();
-}
-
-std::string NameOf(const SimulatedPredictor& simulated) {
-  return absl::StrFormat(
-      "simulated (recall %.2f, horizon %d)", simulated.recall, simulated.horizon);
 }
 
 std::string CaptionOf(const ForcedRouting& routing) {

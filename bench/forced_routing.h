@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "bench/control_predictors.h"
 #include "core/base/options.h"
 #include "core/expert/expert_offload.h"
 #include "core/expert/routing_trace.h"
@@ -16,12 +17,6 @@
 #include "nlohmann/json.hpp"
 
 namespace pregate {
-
-// A predictor that is as good as one says: see OraclePredictor.
-struct SimulatedPredictor {
-  double recall = 1;     // and precision
-  uint32_t horizon = 1;  // layers ahead that it sees and that are hinted
-};
 
 struct ForcedRouting {
   std::string file;
@@ -51,9 +46,6 @@ absl::Status Force(const ForcedRouting& routing, TorchRunner& runner);
 
 // Makes `experts` hint what the simulated predictor, which there is, says.
 absl::Status UseSimulated(const ForcedRouting& routing, ExpertOffload& experts);
-
-// "simulated (recall 0.90, horizon 1)".
-std::string NameOf(const SimulatedPredictor& simulated);
 
 // What has to stand above every table of forced routing, a line; "" when the routing is the
 // model's.

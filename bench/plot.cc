@@ -17,7 +17,7 @@ namespace pregate {
 namespace {
 
 // All in pixels.
-constexpr double kWidth = 880;
+constexpr double kWidth = 920;
 constexpr double kTop = 48;
 constexpr double kRight = 640;  // behind it stands the legend
 constexpr double kLegend = kRight + 18;
@@ -26,7 +26,7 @@ constexpr double kLineHeight = 22;
 constexpr double kBelow = 60;         // for the numbers and the label of the axis below
 constexpr double kChartHeight = 312;  // of lines and heat maps
 constexpr double kChartLeft = 70;
-constexpr double kBarsLeft = 180;  // before it stand the categories
+constexpr double kBarsLeft = 270;  // before it stand the categories
 constexpr double kBarHeight = 18;
 constexpr double kBarGap = 8;  // between categories
 

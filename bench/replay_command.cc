@@ -1,23 +1,21 @@
 #include <algorithm>
-#include <ctime>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "bench/replay_cases.h"
+#include "bench/replay_plots.h"
 #include "bench/subcommands.h"
 #include "bench/trace_json.h"
-#include "core/base/mutex.h"
 #include "core/base/status_macros.h"
-#include "core/base/thread.h"
-#include "core/expert/eviction_belady.h"
-#include "core/expert/replay.h"
-#include "core/expert/slot_plan.h"
 #include "nlohmann/json.hpp"
 #include "tools/cli.h"
 
@@ -26,104 +24,81 @@ namespace {
 
 struct ReplayCommand {
   std::string trace;
-  std::string capacities = "25%,50%";
-  std::string streams = "1";
-  std::string policies = "ewma,lru,belady";
-  std::string convert;
+  std::vector<std::string> capacities = {"25%", "50%"};
+  std::vector<uint32_t> streams = {1};
+  std::vector<std::string> policies = {"ewma", "lru", "belady"};
+  std::vector<std::string> predictors;
+  double simulated_recall = 0;
+  std::vector<uint32_t> simulated_horizons = {1};
+  uint32_t loads_per_layer = 8;
   uint32_t threads = 0;
+  std::string convert;
+  std::string plot;
   bool json = false;
 };
 
-// One policy at one capacity and one number of streams.
-struct Case {
-  std::string policy;
-  std::string capacity;
-  uint32_t num_slots = 0;
-  uint32_t num_streams = 0;
-  const TraceLookups* lookups = nullptr;
-  ReplayResult result;
-  double seconds = 0;
-};
-
-absl::StatusOr<std::unique_ptr<EvictionPolicy>> MakePolicy(const std::string& name,
-                                                           const TraceLookups& lookups) {
-  if (name != "belady") return MakeEvictionPolicy(name, lookups.shape());
-  std::vector<std::vector<uint32_t>> future;
-  for (size_t i = 0; i < lookups.size(); ++i) {
-    const absl::Span<const uint32_t> experts = lookups.experts(i);
-    future.emplace_back(experts.begin(), experts.end());
-  }
-  return std::make_unique<BeladyEviction>(future, lookups.shape());
-}
-
-absl::Status CheckPolicy(const std::string& name) {
-  std::vector<std::string> names = EvictionPolicyNames();
-  names.emplace_back("belady");
-  if (std::find(names.begin(), names.end(), name) != names.end()) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("policy: '", name, "' is not one of ", absl::StrJoin(names, ", ")));
-}
-
-absl::StatusOr<std::vector<uint32_t>> ParseStreams(absl::string_view text) {
-  std::vector<uint32_t> streams;
-  for (const absl::string_view piece : absl::StrSplit(text, ',')) {
-    uint32_t count = 0;
-    if (!absl::SimpleAtoi(piece, &count) || count == 0 || count > 65536) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("streams: '", piece, "' is not a whole number from 1 to 65536"));
+// NAME,NAME of `names`, or "all" of them.
+Flag NamesFlag(std::string name,
+               std::string help,
+               std::vector<std::string> names,
+               std::vector<std::string>& target) {
+  const auto set = [names = std::move(names), &target](absl::string_view text) -> absl::Status {
+    if (text == "all") {
+      target = names;
+      return absl::OkStatus();
     }
-    streams.push_back(count);
+    std::vector<std::string> chosen;
+    for (const absl::string_view piece : absl::StrSplit(text, ',')) {
+      if (std::find(names.begin(), names.end(), piece) == names.end()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("'", piece, "' is neither all nor one of ", absl::StrJoin(names, ", ")));
+      }
+      chosen.emplace_back(piece);
+    }
+    target = std::move(chosen);
+    return absl::OkStatus();
+  };
+  return {.name = std::move(name), .value_name = "NAME,NAME", .help = std::move(help), .set = set};
+}
+
+Flag CapacitiesFlag(std::vector<std::string>& target) {
+  return {.name = "capacity",
+          .value_name = "25%,96",
+          .help = "slots: shares of all experts or numbers (default 25%,50%)",
+          .set = [&target](absl::string_view text) -> absl::Status {
+            const std::vector<std::string> pieces = absl::StrSplit(text, ',');
+            for (const std::string& piece : pieces) {
+              PREGATE_RETURN_IF_ERROR(CheckReplayCapacity(piece));
+            }
+            target = pieces;
+            return absl::OkStatus();
+          }};
+}
+
+ReplayPlan PlanOf(const ReplayCommand& command) {
+  ReplayPlan plan;
+  plan.policies = command.policies;
+  plan.capacities = command.capacities;
+  plan.streams = command.streams;
+  plan.loads_per_layer = command.loads_per_layer;
+  for (const std::string& mode : command.predictors) {
+    ReplayPredictor& predictor = plan.predictors.emplace_back();
+    predictor.mode = mode;
   }
-  return streams;
-}
-
-// That the calling thread has had of a core.
-double ThreadSeconds() {
-  timespec time = {};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-}
-
-// Each case on some thread, one after another.
-absl::Status RunCases(uint32_t num_threads, std::vector<Case>& cases) {
-  Progress progress("replaying", cases.size());
-  Mutex mutex;
-  absl::Status status;
-  {
-    ThreadPool pool("replay", num_threads, cases.size());
-    for (Case& one : cases) {
-      const bool taken = pool.TryRun([&one, &mutex, &status, &progress] {
-        absl::StatusOr<std::unique_ptr<EvictionPolicy>> policy =
-            MakePolicy(one.policy, *one.lookups);
-        if (policy.ok()) {
-          const double start = ThreadSeconds();
-          one.result = Replay(*one.lookups, **policy, one.num_slots);
-          one.seconds = ThreadSeconds() - start;
-        }
-        MutexLock lock(mutex);
-        status.Update(policy.status());
-        progress.Advance(1);
-      });
-      PREGATE_CHECK(taken);
+  if (command.simulated_recall > 0) {
+    for (const uint32_t horizon : command.simulated_horizons) {
+      ReplayPredictor& predictor = plan.predictors.emplace_back();
+      predictor.simulated = {.recall = command.simulated_recall, .horizon = horizon};
     }
   }
-  return status;
+  plan.num_threads = command.threads > 0 ? command.threads : std::thread::hardware_concurrency();
+  plan.num_threads = std::max(plan.num_threads, 1U);
+  return plan;
 }
 
-double LookupsPerSecond(const std::vector<Case>& cases) {
-  double lookups = 0;
-  double seconds = 0;
-  for (const Case& one : cases) {
-    // Belady's optimum is no policy that a server runs.
-    if (one.policy == "belady") continue;
-    lookups += static_cast<double>(one.result.lookups);
-    seconds += one.seconds;
-  }
-  return seconds > 0 ? lookups / seconds : 0;
-}
-
-void PrintTable(const std::vector<Case>& cases) {
-  std::cout << absl::StrFormat("%-8s %8s %7s %8s %10s %10s %9s\n",
+void PrintCases(const ReplayReport& report) {
+  const bool has_predictors = !report.recalls.empty();
+  std::cout << absl::StrFormat("%-8s %8s %7s %8s %10s %10s %9s",
                                "policy",
                                "capacity",
                                "slots",
@@ -131,79 +106,143 @@ void PrintTable(const std::vector<Case>& cases) {
                                "lookups",
                                "misses",
                                "hit rate");
-  for (const Case& one : cases) {
-    std::cout << absl::StrFormat("%-8s %8s %7d %8d %10d %10d %9.4f\n",
+  if (has_predictors) {
+    std::cout << absl::StrFormat(
+        "  %-34s %10s %8s %8s", "predictor", "prefetched", "useful", "wasted");
+  }
+  std::cout << "\n";
+  for (const ReplayCase& one : report.cases) {
+    const ReplayResult& result = one.result;
+    std::cout << absl::StrFormat("%-8s %8s %7d %8d %10d %10d %9.4f",
                                  one.policy,
                                  one.capacity,
                                  one.num_slots,
                                  one.num_streams,
-                                 one.result.lookups,
-                                 one.result.misses(),
-                                 one.result.hit_rate());
+                                 result.lookups,
+                                 result.misses(),
+                                 result.hit_rate());
+    if (has_predictors) {
+      std::cout << absl::StrFormat("  %-34s %10d %8.3f %8.3f",
+                                   one.predictor,
+                                   result.prefetched,
+                                   result.useful_share(),
+                                   result.wasted_share());
+    }
+    std::cout << "\n";
   }
-  std::cout << absl::StrFormat("%.1f million look-ups per second and core\n",
-                               LookupsPerSecond(cases) / 1e6);
 }
 
-void PrintJson(const RoutingTrace& trace, const std::vector<Case>& cases) {
-  nlohmann::ordered_json results = nlohmann::ordered_json::array();
-  for (const Case& one : cases) {
-    results.push_back({{"policy", one.policy},
-                       {"capacity", one.capacity},
-                       {"slots", one.num_slots},
-                       {"streams", one.num_streams},
-                       {"lookups", one.result.lookups},
-                       {"hits", one.result.hits},
-                       {"misses", one.result.misses()},
-                       {"hit_rate", one.result.hit_rate()}});
+void PrintRecalls(const ReplayReport& report) {
+  bool has_simulated = false;
+  std::cout << absl::StrFormat("\n%-34s %12s %8s %12s %12s %8s\n",
+                               "predictor",
+                               "layers ahead",
+                               "streams",
+                               "recall at k",
+                               "recall at 2k",
+                               "wasted");
+  for (const RecallCase& one : report.recalls) {
+    has_simulated = has_simulated || one.predictor.simulated.has_value();
+    std::cout << absl::StrFormat("%-34s %12d %8d %12.4f %12.4f %8.4f\n",
+                                 one.predictor.name(),
+                                 one.distance,
+                                 one.num_streams,
+                                 one.evaluation.recall(),
+                                 one.evaluation.recall_at_twice(),
+                                 one.evaluation.wasted_share());
   }
+  if (has_simulated) {
+    std::cout << "simulated: the true routing, degraded to that recall; no predictor that a server "
+                 "has.\n";
+  }
+}
+
+void PrintTable(const ReplayReport& report) {
+  PrintCases(report);
+  if (!report.recalls.empty()) PrintRecalls(report);
+  std::cout << absl::StrFormat("%.1f million look-ups per second and core\n",
+                               report.lookups_per_second_per_core() / 1e6);
+}
+
+nlohmann::ordered_json TraceJson(const RoutingTrace& trace) {
   uint64_t num_tokens = 0;
   for (const RoutingTrace::Sequence& sequence : trace.sequences) {
     num_tokens += trace.num_tokens(sequence);
   }
-  const nlohmann::ordered_json json = {{"trace",
-                                        {{"model", trace.model},
-                                         {"num_layers", trace.num_layers},
-                                         {"num_experts", trace.num_experts},
-                                         {"experts_per_token", trace.experts_per_token},
-                                         {"sequences", trace.sequences.size()},
-                                         {"tokens", num_tokens}}},
-                                       {"results", results},
-                                       {"lookups_per_second_per_core", LookupsPerSecond(cases)}};
-  std::cout << json.dump() << "\n";
+  return {{"model", trace.model},
+          {"num_layers", trace.num_layers},
+          {"num_experts", trace.num_experts},
+          {"experts_per_token", trace.experts_per_token},
+          {"sequences", trace.sequences.size()},
+          {"tokens", num_tokens}};
 }
 
-absl::Status RunReplay(const ReplayCommand& command) {
-  PREGATE_ASSIGN_OR_RETURN(const std::vector<uint32_t> streams, ParseStreams(command.streams));
-  const std::vector<std::string> policies = absl::StrSplit(command.policies, ',');
-  for (const std::string& policy : policies) PREGATE_RETURN_IF_ERROR(CheckPolicy(policy));
-  PREGATE_ASSIGN_OR_RETURN(const RoutingTrace trace, ReadAnyRoutingTrace(command.trace));
-  if (!command.convert.empty()) return WriteRoutingTrace(command.convert, trace);
-
-  const SlotNeeds needs = {
-      .num_layers = trace.num_layers, .num_experts = trace.num_experts, .slot_bytes = 1};
-  std::vector<std::unique_ptr<TraceLookups>> lookups;
-  std::vector<Case> cases;
-  for (const uint32_t num_streams : streams) {
-    lookups.push_back(std::make_unique<TraceLookups>(trace, num_streams));
-    for (const absl::string_view capacity : absl::StrSplit(command.capacities, ',')) {
-      PREGATE_ASSIGN_OR_RETURN(const uint32_t num_slots, ParseSlotCount(capacity, needs));
-      for (const std::string& policy : policies) {
-        Case& one = cases.emplace_back();
-        one.policy = policy;
-        one.capacity = std::string(capacity);
-        one.num_slots = num_slots;
-        one.num_streams = num_streams;
-        one.lookups = lookups.back().get();
-      }
-    }
+nlohmann::ordered_json CaseJson(const ReplayCase& one) {
+  const ReplayResult& result = one.result;
+  nlohmann::ordered_json json = {{"policy", one.policy},
+                                 {"capacity", one.capacity},
+                                 {"slots", one.num_slots},
+                                 {"streams", one.num_streams},
+                                 {"lookups", result.lookups},
+                                 {"hits", result.hits},
+                                 {"misses", result.misses()},
+                                 {"hit_rate", result.hit_rate()}};
+  if (one.predictor != kNoPredictor) {
+    json["predictor"] = one.predictor;
+    json["prefetched"] = result.prefetched;
+    json["useful"] = result.useful;
+    json["wasted"] = result.wasted;
   }
-  PREGATE_RETURN_IF_ERROR(
-      RunCases(command.threads > 0 ? command.threads : std::thread::hardware_concurrency(), cases));
+  return json;
+}
+
+nlohmann::ordered_json ToJson(const SimulatedPredictor& simulated) {
+  return {{"recall", simulated.recall}, {"horizon", simulated.horizon}};
+}
+
+nlohmann::ordered_json RecallJson(const RecallCase& one) {
+  nlohmann::ordered_json simulated;  // null
+  if (one.predictor.simulated.has_value()) simulated = ToJson(*one.predictor.simulated);
+  return {{"predictor", one.predictor.name()},
+          {"simulated_predictor", simulated},
+          {"layers_ahead", one.distance},
+          {"streams", one.num_streams},
+          {"recall_at_k", one.evaluation.recall()},
+          {"recall_at_2k", one.evaluation.recall_at_twice()},
+          {"wasted_share", one.evaluation.wasted_share()}};
+}
+
+void PrintJson(const RoutingTrace& trace, const ReplayReport& report) {
+  nlohmann::ordered_json results = nlohmann::ordered_json::array();
+  for (const ReplayCase& one : report.cases) results.push_back(CaseJson(one));
+  nlohmann::ordered_json predictors = nlohmann::ordered_json::array();
+  for (const RecallCase& one : report.recalls) predictors.push_back(RecallJson(one));
+  const nlohmann::ordered_json json = {
+      {"trace", TraceJson(trace)},
+      {"results", results},
+      {"predictors", predictors},
+      {"lookups_per_second_per_core", report.lookups_per_second_per_core()}};
+  // A trace may name its model in any bytes.
+  std::cout << json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << "\n";
+}
+
+absl::Status RunCommand(const ReplayCommand& command) {
+  PREGATE_ASSIGN_OR_RETURN(RoutingTrace read, ReadAnyRoutingTrace(command.trace));
+  if (!command.convert.empty()) return WriteRoutingTrace(command.convert, read);
+  const auto trace = std::make_shared<const RoutingTrace>(std::move(read));
+  const ReplayPlan plan = PlanOf(command);
+  ReplayReport report;
+  {
+    Progress progress("replaying", NumReplays(plan));
+    PREGATE_ASSIGN_OR_RETURN(report, RunReplay(trace, plan, [&] { progress.Advance(1); }));
+  }
+  if (!command.plot.empty()) {
+    PREGATE_RETURN_IF_ERROR(WriteReplayPlots(command.plot, *trace, plan, report));
+  }
   if (command.json) {
-    PrintJson(trace, cases);
+    PrintJson(*trace, report);
   } else {
-    PrintTable(cases);
+    PrintTable(report);
   }
   return absl::OkStatus();
 }
@@ -213,27 +252,45 @@ absl::Status RunReplay(const ReplayCommand& command) {
 Subcommand AddReplay(CLI::App& program) {
   const auto command = std::make_shared<ReplayCommand>();
   CLI::App* const app =
-      program.add_subcommand("replay", "A routing trace through eviction policies");
+      program.add_subcommand("replay", "A routing trace through eviction policies and predictors");
   AddFlags(
       *app,
       {TextFlag("trace",
                 "FILE",
                 "recorded routing, in our format or JSON, plain or .gz (required)",
                 command->trace),
-       TextFlag("capacity",
-                "25%,96",
-                "slots: shares of all experts or numbers (default 25%,50%)",
-                command->capacities),
-       TextFlag("streams", "N,N", "sequences side by side (default 1)", command->streams),
-       TextFlag("policy",
-                "NAME,NAME",
-                "ewma, lfru, lru, lfu, fifo, belady (default ewma,lru,belady)",
-                command->policies),
+       CapacitiesFlag(command->capacities),
+       CountsFlag("streams", "sequences side by side (default 1)", 1, 65536, command->streams),
+       NamesFlag("policy",
+                 "ewma, lfru, lru, lfu, fifo, belady or all (default ewma,lru,belady)",
+                 ReplayPolicyNames(),
+                 command->policies),
+       NamesFlag(
+           "predictor",
+           absl::StrCat(absl::StrJoin(HistoryPredictorNames(), ", "), " or all (default none)"),
+           HistoryPredictorNames(),
+           command->predictors),
+       NumberFlag("simulated-recall",
+                  "also the true routing, degraded to that recall (default 0: not)",
+                  0,
+                  1,
+                  command->simulated_recall),
+       CountsFlag("simulated-horizon",
+                  "layers ahead that it is known, 1 to 3 (default 1)",
+                  1,
+                  3,
+                  command->simulated_horizons),
+       CountFlag("loads-per-layer",
+                 "prefetched in a layer's time at most (default 8)",
+                 1,
+                 65536,
+                 command->loads_per_layer),
        CountFlag("threads", "replays at a time (default 0: one a core)", 0, 1024, command->threads),
        TextFlag("convert", "FILE", "write the trace in our format, and end", command->convert),
+       TextFlag("plot", "DIR", "write pictures (SVG) into the folder", command->plot),
        SwitchFlag("json", "print one JSON object", command->json)});
   app->get_option("--trace")->required();
-  return {.app = app, .run = [command](const Logger&) { return RunReplay(*command); }};
+  return {.app = app, .run = [command](const Logger&) { return RunCommand(*command); }};
 }
 
 }  // namespace pregate

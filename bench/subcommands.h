@@ -47,7 +47,7 @@ Subcommand AddCompare(CLI::App& program);
 // How speed changes with residency, codec and batch size.
 Subcommand AddSweep(CLI::App& program);
 
-// A routing trace through eviction policies.
+// A routing trace through eviction policies and predictors.
 Subcommand AddReplay(CLI::App& program);
 
 // What finding experts costs when all are resident.

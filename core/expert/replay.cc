@@ -214,6 +214,7 @@ RoutedLayer RoutedBy(TraceSteps& steps, uint32_t layer) {
           .experts_per_token = static_cast<uint32_t>(expert_ids.size()) / num_tokens,
           .expert_ids = expert_ids,
           .sequences = steps.sequences(),
+          .positions = steps.positions(),
           .next_expert_ids = {}};
 }
 

@@ -27,6 +27,8 @@ class TraceSteps {
 
   // Of the present step, which row by row belongs to which sequence, by its place in the trace.
   absl::Span<const uint64_t> sequences() const { return sequences_; }
+  // Of each row's token in its sequence.
+  absl::Span<const uint32_t> positions() const { return tokens_; }
   // What the rows chose at `layer`, [rows, experts_per_token] in numbers of the layer; valid until
   // the next call.
   absl::Span<const uint32_t> ExpertsOf(uint32_t layer);

@@ -1,5 +1,7 @@
 // pregate-bench as its users run it, on a tiny random model.
+#include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -9,14 +11,22 @@
 namespace pregate {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
+using ::testing::Key;
 using ::testing::MatchesRegex;
+using ::testing::Not;
+using ::testing::StartsWith;
+using ::testing::UnorderedElementsAre;
 
 using PregateBench = TinyModelTest;
 
 TEST_F(PregateBench, HelpFitsAScreen) {
-  for (const std::vector<std::string>& arguments :
-       {std::vector<std::string>{"--help"}, {"perplexity", "--help"}, {"lookup", "--help"}}) {
+  for (const std::vector<std::string>& arguments : {std::vector<std::string>{"--help"},
+                                                    {"perplexity", "--help"},
+                                                    {"lookup", "--help"},
+                                                    {"replay", "--help"}}) {
     const ProgramResult result = RunBench(arguments);
     EXPECT_EQ(result.exit_code, 0);
     EXPECT_THAT(result.out, HasSubstr("Usage: pregate-bench"));
@@ -29,7 +39,14 @@ TEST_F(PregateBench, SaysInOneLineWhatIsWrong) {
        {std::vector<std::string>{},
         {"perplexity", "--model", Model()},
         {"benchmark", "--model", Model(), "--batch-size", "1,0"},
-        {"benchmark", "--model", Model(), "--batchsize", "1"}}) {
+        {"benchmark", "--model", Model(), "--batchsize", "1"},
+        {"replay"},
+        {"replay", "--trace", "none", "--policy", "mru"},
+        {"replay", "--trace", "none", "--predictor", "lru,pregate"},
+        {"replay", "--trace", "none", "--capacity", "25%,1GiB"},
+        {"replay", "--trace", "none", "--streams", "0"},
+        {"replay", "--trace", "none", "--simulated-recall", "1.5"},
+        {"replay", "--trace", "none", "--simulated-horizon", "4"}}) {
     const ProgramResult result = RunBench(arguments);
     EXPECT_EQ(result.exit_code, 2) << result.err;
     EXPECT_THAT(result.err, MatchesRegex("pregate-bench: [^\n]*\\(see --help\\)\n"));
@@ -118,6 +135,111 @@ TEST_F(PregateBench, MeasuresDecodingBesideItsBound) {
       EXPECT_LE(row[key]["median"], row[key]["max"]);
     }
   }
+}
+
+// 4 layers of 8 experts, top-1: expert e of a layer is followed by e + 1, so that history tells
+// what comes.
+nlohmann::json TraceJson() {
+  nlohmann::json sequences = nlohmann::json::array();
+  for (int sequence = 0; sequence < 3; ++sequence) {
+    nlohmann::json tokens = nlohmann::json::array();
+    for (int token = 0; token < 60; ++token) {
+      nlohmann::json layers = nlohmann::json::array();
+      for (int layer = 0; layer < 4; ++layer) {
+        layers.push_back({((token * token) / 3 + sequence + layer) % 8});
+      }
+      tokens.push_back(layers);
+    }
+    sequences.push_back({{"id", sequence}, {"experts", tokens}});
+  }
+  return {{"model", "made <up>"},
+          {"num_layers", 4},
+          {"num_experts", 8},
+          {"top_k", 1},
+          {"sequences", sequences}};
+}
+
+TEST(PregateBenchReplay, ReplaysPlotsAndPrintsJson) {
+  const TempFolder folder;
+  const ProgramResult result = RunBench({"replay",
+                                         "--trace",
+                                         folder.Write("trace.json", TraceJson().dump()),
+                                         "--capacity",
+                                         "25%,16",
+                                         "--streams",
+                                         "1,2",
+                                         "--policy",
+                                         "all",
+                                         "--predictor",
+                                         "all",
+                                         "--simulated-recall",
+                                         "1",
+                                         "--simulated-horizon",
+                                         "1,3",
+                                         "--plot",
+                                         folder / "plots",
+                                         "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const auto json = nlohmann::json::parse(result.out);
+  EXPECT_EQ(json["trace"]["tokens"], 180);
+  std::map<std::string, double> hit_rates;  // with lru, at 8 slots
+  for (const auto& one : json["results"]) {
+    EXPECT_EQ(one["lookups"], one["hits"].get<int>() + one["misses"].get<int>());
+    if (one["streams"] != 1 || one["policy"] != "lru" || one["slots"] != 8) continue;
+    hit_rates[one.value("predictor", "none")] = one["hit_rate"];
+    if (one.contains("predictor")) {
+      EXPECT_LE(one["useful"].get<int>() + one["wasted"].get<int>(), one["prefetched"]);
+    }
+  }
+  EXPECT_THAT(hit_rates,
+              UnorderedElementsAre(Key("none"),
+                                   Key("layer_minus_1"),
+                                   Key("multi_layer"),
+                                   Key("adaptive"),
+                                   Key("simulated (recall 1.00, horizon 1)"),
+                                   Key("simulated (recall 1.00, horizon 3)")));
+  EXPECT_EQ(json["results"].size(), 2u * 2 * 6 * 6);
+  EXPECT_LT(hit_rates["none"], hit_rates["layer_minus_1"]);
+  EXPECT_LT(hit_rates["layer_minus_1"], hit_rates["simulated (recall 1.00, horizon 1)"]);
+  EXPECT_EQ(json["predictors"].size(), 2u * (3 + 1 + 3));
+  for (const auto& one : json["predictors"]) {
+    const bool is_simulated = one["simulated_predictor"].is_object();
+    EXPECT_EQ(is_simulated, one["predictor"].get<std::string>().find("simulated") == 0);
+    if (is_simulated) {
+      EXPECT_EQ(one["recall_at_k"], 1);
+    }
+    EXPECT_LE(one["recall_at_k"], one["recall_at_2k"]);
+  }
+  for (const char* name : {"routing", "policies_1", "predictors_1", "prefetch_2"}) {
+    EXPECT_THAT(ReadFile(folder / "plots/" + name + ".svg"),
+                AllOf(StartsWith("<svg "), HasSubstr("made &lt;up&gt;"), EndsWith("</svg>\n")))
+        << name;
+  }
+}
+
+TEST(PregateBenchReplay, PrintsTables) {
+  const TempFolder folder;
+  const std::string trace = folder.Write("trace.json", TraceJson().dump());
+  const ProgramResult plain = RunBench({"replay", "--trace", trace});
+  ASSERT_EQ(plain.exit_code, 0) << plain.err;
+  EXPECT_THAT(plain.out, Not(HasSubstr("predictor")));
+  EXPECT_EQ(std::count(plain.out.begin(), plain.out.end(), '\n'), 1 + 2 * 3 + 1);
+  const ProgramResult result =
+      RunBench({"replay", "--trace", trace, "--simulated-recall", "0.5", "--threads", "2"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("simulated (recall 0.50, horizon 1)"));
+  EXPECT_THAT(result.out, HasSubstr("simulated: the true routing, degraded"));
+  EXPECT_EQ(result.err, "");
+}
+
+TEST(PregateBenchReplay, SaysInOneLineWhyItCouldNot) {
+  const TempFolder folder;
+  const std::string trace = folder.Write("trace.json", TraceJson().dump());
+  const ProgramResult result = RunBench({"replay", "--trace", trace, "--plot", trace + "/plots"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(result.err,
+            "pregate-bench: cannot make the folder " + trace + "/plots: Not a directory\n");
 }
 
 }  // namespace
