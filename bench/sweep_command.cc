@@ -5,11 +5,13 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "bench/corpus.h"
 #include "bench/forced_routing.h"
 #include "bench/offload_sweep.h"
+#include "bench/plot.h"
 #include "bench/subcommands.h"
 #include "core/base/bytes.h"
 #include "core/base/status_macros.h"
@@ -23,6 +25,7 @@ struct SweepCommand {
   SweepOptions options;
   ForcedRoutingFlags routing;
   std::string text_file;
+  std::string plot_folder;  // "" = no pictures
   bool json = false;
 };
 
@@ -109,6 +112,28 @@ void PrintJson(const SweepCommand& command, const Sweep& sweep) {
             << "\n";
 }
 
+// Speed against residency: a line for each codec and batch size.
+absl::Status Plot(const Sweep& sweep, const std::string& folder) {
+  LineChart chart{.title = absl::StrCat(sweep.model, ": speed by residency"),
+                  .x = {.label = "experts that have slots", .is_share = true},
+                  .y = {.label = "tokens/s", .is_share = false},
+                  .series = {}};
+  for (const SweepRow& row : sweep.rows) {
+    if (!row.row.control.empty()) continue;
+    std::string name = absl::StrCat(row.codec, ", batch ", row.row.batch_size);
+    if (chart.series.empty() || chart.series.back().name != name) {
+      LineChart::Series& series = chart.series.emplace_back();
+      series.name = std::move(name);
+    }
+    chart.series.back().points.emplace_back(row.residency / 100.0,
+                                            row.row.tokens_per_second.median);
+  }
+  for (LineChart::Series& series : chart.series) {
+    std::sort(series.points.begin(), series.points.end());
+  }
+  return WritePlot(folder, absl::StrCat("sweep_", sweep.model), chart);
+}
+
 absl::Status RunSweep(SweepCommand& command, const Logger& logger) {
   SweepOptions& options = command.options;
   if (!command.text_file.empty()) {
@@ -123,7 +148,7 @@ absl::Status RunSweep(SweepCommand& command, const Logger& logger) {
   } else {
     PrintTable(command, sweep);
   }
-  return absl::OkStatus();
+  return command.plot_folder.empty() ? absl::OkStatus() : Plot(sweep, command.plot_folder);
 }
 
 // A list of what --expert-codec takes.
@@ -185,7 +210,9 @@ Subcommand AddSweep(CLI::App& program) {
        CountFlag("iterations", "turns that count (default 5)", 1, 10000, options.iterations),
        CountFlag("warmup", "turns before them (default 1)", 0, 10000, options.warmup)});
   AddFlags(*app, FlagsOf(command->routing));
-  AddFlags(*app, {SwitchFlag("json", "print one JSON object", command->json)});
+  AddFlags(*app,
+           {TextFlag("plot", "DIR", "write a picture (SVG) into the folder", command->plot_folder),
+            SwitchFlag("json", "print one JSON object", command->json)});
   return {.app = app,
           .run = [command](const Logger& logger) { return RunSweep(*command, logger); }};
 }

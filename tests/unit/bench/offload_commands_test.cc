@@ -263,10 +263,13 @@ TEST_F(OffloadCommands, SweepSetsEachResidencyBesideItsOwnControl) {
 }
 
 TEST_F(OffloadCommands, SweepShowsARowForEachCombination) {
-  const ProgramResult result =
-      Run("sweep", {"--residency", "50", "--expert-codec", "none", "--batch-size", "1"});
+  const TempFolder plots;
+  const ProgramResult result = Run(
+      "sweep",
+      {"--residency", "50", "--expert-codec", "none", "--batch-size", "1", "--plot", plots.path()});
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 5) << result.out;
+  EXPECT_THAT(ReadFile(plots / "sweep_tiny.svg"), HasSubstr("none, batch 1"));
 }
 
 TEST_F(OffloadCommands, RefuseACodecThatIsNotTheSameTwice) {
