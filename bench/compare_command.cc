@@ -6,9 +6,11 @@
 #include "bench/corpus.h"
 #include "bench/forced_routing.h"
 #include "bench/offload_comparison.h"
+#include "bench/offload_plots.h"
 #include "bench/subcommands.h"
 #include "core/base/bytes.h"
 #include "core/base/status_macros.h"
+#include "core/device/cpu_backend.h"
 #include "nlohmann/json.hpp"
 #include "tools/cli.h"
 
@@ -19,12 +21,26 @@ struct CompareCommand {
   OffloadComparisonOptions options;
   std::string text_file;
   ForcedRoutingFlags routing;
+  std::string plot;
   bool json = false;
 };
+
+// "1.5 GiB/s" or "1.5 GiB/s and 10.0 us a copy" of what --simulated-link takes.
+std::string LinkText(const std::string& link) {
+  const absl::StatusOr<SimulatedLink> parsed = ParseSimulatedLink(link);
+  if (!parsed.ok()) return link;
+  std::string text =
+      absl::StrCat(FormatBytes(static_cast<uint64_t>(parsed->bytes_per_second)), "/s");
+  if (parsed->latency_seconds > 0) {
+    absl::StrAppendFormat(&text, " and %.1f us a copy", parsed->latency_seconds * 1e6);
+  }
+  return text;
+}
 
 void PrintTable(const OffloadComparison& comparison, const ForcedRouting& routing) {
   std::cout << CaptionOf(routing)
             << absl::StrFormat("model %s, codec %s", comparison.model, comparison.codec);
+  if (!comparison.link.empty()) std::cout << ", link " << LinkText(comparison.link);
   if (comparison.record_seconds > 0) {
     std::cout << absl::StrFormat(
         "; a layer computes for %.2f ms and misses %.2f experts, a copy takes %.2f ms",
@@ -52,9 +68,7 @@ void PrintTable(const OffloadComparison& comparison, const ForcedRouting& routin
     std::cout << absl::StrFormat(
         "%-*s %6d %9.1f %17s %6.3f %6.3f %6.3f %9s %5.1f%% %9s %8s %8s\n",
         name_width,
-        row.control.empty()          ? row.speculation
-        : row.control == "simulated" ? absl::StrCat("= ", NameOf(*routing.simulated))
-                                     : absl::StrCat("= ", row.control),
+        NameOf(row, routing),
         row.num_slots,
         row.tokens_per_second.median,
         absl::StrFormat("(%.1f..%.1f)", row.tokens_per_second.min, row.tokens_per_second.max),
@@ -118,6 +132,9 @@ absl::Status RunCompare(CompareCommand& command, const Logger& logger) {
   Progress progress("comparing", MostTurns(options));
   PREGATE_ASSIGN_OR_RETURN(const OffloadComparison comparison,
                            CompareOffload(options, logger, [&] { progress.Advance(1); }));
+  if (!command.plot.empty()) {
+    PREGATE_RETURN_IF_ERROR(WriteComparisonPlots(command.plot, comparison, options.work.routing));
+  }
   if (command.json) {
     PrintJson(comparison, options.work.routing);
   } else {
@@ -163,6 +180,7 @@ Subcommand AddCompare(CLI::App& program) {
            "output-len", "steps that are timed (default 64)", 1, 65536, options.work.output_len),
        CountFlag("iterations", "turns that count (default 5)", 1, 10000, options.iterations),
        CountFlag("warmup", "turns before them (default 1)", 0, 10000, options.warmup),
+       TextFlag("plot", "DIR", "write pictures (SVG) into the folder", command->plot),
        SwitchFlag("json", "print one JSON object", command->json)});
   AddFlags(*app, FlagsOf(command->routing));
   return {.app = app,

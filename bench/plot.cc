@@ -26,7 +26,7 @@ constexpr double kLineHeight = 22;
 constexpr double kBelow = 60;         // for the numbers and the label of the axis below
 constexpr double kChartHeight = 312;  // of lines and heat maps
 constexpr double kChartLeft = 70;
-constexpr double kBarsLeft = 270;  // before it stand the categories
+constexpr double kCharacterWidth = 6.8;  // about; what a label needs is not known before
 constexpr double kBarHeight = 18;
 constexpr double kBarGap = 8;  // between categories
 
@@ -118,7 +118,6 @@ class Picture {
     Text(20, 26, "start", title, "title");
   }
 
-  double left() const { return left_; }
   double bottom() const { return bottom_; }
 
   void Add(absl::string_view element) { absl::StrAppend(&svg_, element, "\n"); }
@@ -378,14 +377,24 @@ void DrawBars(
   }
 }
 
+// Where the bars begin: behind the longest of the categories.
+double LeftOf(const BarChart& chart) {
+  size_t longest = 0;
+  for (const std::string& category : chart.categories) {
+    longest = std::max(longest, category.size());
+  }
+  return std::clamp(24 + kCharacterWidth * static_cast<double>(longest), kChartLeft, kRight / 2);
+}
+
 std::string Draw(const BarChart& chart) {
   const double bars = chart.is_stacked ? 1 : static_cast<double>(chart.series.size());
   const double group = bars * kBarHeight + kBarGap;
   // The legend has to have its place too.
   const double height = std::max(group * static_cast<double>(chart.categories.size()),
                                  kLineHeight * static_cast<double>(chart.series.size()));
-  Picture picture(chart.title, kBarsLeft, height);
-  const Scale x = ScaleFromZero(chart.value, MostOf(chart), kBarsLeft, kRight);
+  const double left = LeftOf(chart);
+  Picture picture(chart.title, left, height);
+  const Scale x = ScaleFromZero(chart.value, MostOf(chart), left, kRight);
   const double step = TickStep(x.to, 5);
   for (int i = 0; i * step <= x.to * 1.0001; ++i) {
     picture.Line("grid", x(i * step), kTop, x(i * step), picture.bottom());
@@ -394,10 +403,10 @@ std::string Draw(const BarChart& chart) {
   }
   for (size_t i = 0; i < chart.categories.size(); ++i) {
     const double top = kTop + group * static_cast<double>(i) + kBarGap / 2;
-    picture.Text(kBarsLeft - 8, top + bars * kBarHeight / 2 + 4.5, "end", chart.categories[i]);
+    picture.Text(left - 8, top + bars * kBarHeight / 2 + 4.5, "end", chart.categories[i]);
     DrawBars(chart, i, top, x, picture);
   }
-  picture.Line("frame", kBarsLeft, kTop, kBarsLeft, picture.bottom());
+  picture.Line("frame", left, kTop, left, picture.bottom());
   picture.LabelBelow(chart.value.label);
   for (size_t s = 0; s < chart.series.size(); ++s) {
     const double at = kTop + 1 + kLineHeight * static_cast<double>(s);

@@ -18,6 +18,7 @@ namespace {
 using nlohmann::json;
 using ::testing::DoubleNear;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class OffloadCommands : public TinyModelTest {
  protected:
@@ -231,6 +232,28 @@ TEST_F(OffloadCommands, CompareMissesNothingWithAllResident) {
     EXPECT_EQ(row["hit_rate"], 1);
     EXPECT_EQ(row["loaded_bytes"], 0);
   }
+}
+
+TEST_F(OffloadCommands, CompareDrawsWhatItMeasured) {
+  const std::string plots = *folder_ / "plots";
+  const ProgramResult result = Run("compare",
+                                   {"--plot",
+                                    plots,
+                                    "--simulated-link",
+                                    "1536MiB/s,10us",
+                                    "--routing-trace",
+                                    TraceFile(),
+                                    "--simulated-recall",
+                                    "0.5"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr(", link 1.5 GiB/s and 10.0 us a copy\n"));
+  const std::string rates = ReadFile(plots + "/tokens_per_second.svg");
+  for (const char* row : {"none", "pregate", "= oracle", "= simulated (recall 0.50, horizon 1)"}) {
+    EXPECT_THAT(rates, HasSubstr(absl::StrCat(">", row, "</text>")));
+  }
+  const std::string bytes = ReadFile(plots + "/prefetch_bytes.svg");
+  EXPECT_THAT(bytes, HasSubstr(">= oracle</text>"));
+  EXPECT_THAT(bytes, Not(HasSubstr(">none</text>")));
 }
 
 TEST_F(OffloadCommands, SweepSetsEachResidencyBesideItsOwnControl) {
