@@ -29,7 +29,7 @@ struct ReplayCommand {
   std::vector<std::string> policies = {"ewma", "lru", "belady"};
   std::vector<std::string> predictors;
   double simulated_recall = 0;
-  std::vector<uint32_t> simulated_horizons = {1};
+  std::vector<uint32_t> simulated_horizons;  // none given: 1
   uint32_t loads_per_layer = 8;
   uint32_t threads = 0;
   std::string convert;
@@ -86,7 +86,9 @@ ReplayPlan PlanOf(const ReplayCommand& command) {
     predictor.mode = mode;
   }
   if (command.simulated_recall > 0) {
-    for (const uint32_t horizon : command.simulated_horizons) {
+    std::vector<uint32_t> horizons = command.simulated_horizons;
+    if (horizons.empty()) horizons = {1};
+    for (const uint32_t horizon : horizons) {
       ReplayPredictor& predictor = plan.predictors.emplace_back();
       predictor.simulated = {.recall = command.simulated_recall, .horizon = horizon};
     }
@@ -227,6 +229,9 @@ void PrintJson(const RoutingTrace& trace, const ReplayReport& report) {
 }
 
 absl::Status RunCommand(const ReplayCommand& command) {
+  if (!command.simulated_horizons.empty() && command.simulated_recall == 0) {
+    return absl::InvalidArgumentError("--simulated-horizon needs --simulated-recall");
+  }
   PREGATE_ASSIGN_OR_RETURN(RoutingTrace read, ReadAnyRoutingTrace(command.trace));
   if (!command.convert.empty()) return WriteRoutingTrace(command.convert, read);
   const auto trace = std::make_shared<const RoutingTrace>(std::move(read));
@@ -262,7 +267,8 @@ Subcommand AddReplay(CLI::App& program) {
        CapacitiesFlag(command->capacities),
        CountsFlag("streams", "sequences side by side (default 1)", 1, 65536, command->streams),
        NamesFlag("policy",
-                 "ewma, lfru, lru, lfu, fifo, belady or all (default ewma,lru,belady)",
+                 absl::StrCat(absl::StrJoin(ReplayPolicyNames(), ", "),
+                              " or all (default ewma,lru,belady)"),
                  ReplayPolicyNames(),
                  command->policies),
        NamesFlag(

@@ -240,6 +240,8 @@ TEST(PregateBenchReplay, SaysInOneLineWhyItCouldNot) {
   EXPECT_EQ(result.out, "");
   EXPECT_EQ(result.err,
             "pregate-bench: cannot make the folder " + trace + "/plots: Not a directory\n");
+  EXPECT_EQ(RunBench({"replay", "--trace", trace, "--simulated-horizon", "2"}).err,
+            "pregate-bench: --simulated-horizon needs --simulated-recall\n");
 }
 
 }  // namespace
