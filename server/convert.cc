@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -37,7 +38,6 @@ void CheckUnimplemented(const v1::GenerateRequest& wire, Violations& violations)
     if (is_set) violations.Add(field, "is not supported by this version");
   };
   refuse(wire.has_n() && wire.n() != 1, "n");
-  refuse(wire.priority() != 0, "priority");
   refuse(wire.send_accepted(), "send_accepted");
   const v1::Sampling& sampling = wire.sampling();
   refuse(sampling.has_min_p(), "sampling.min_p");
@@ -211,6 +211,11 @@ absl::StatusOr<Generation> ConvertRequest(const v1::GenerateRequest& wire,
   Generation generation;
   Request& request = generation.request;
   request.id = wire.request_id();
+  request.priority = wire.priority();
+  if (std::abs(int64_t{request.priority}) > kMaxPriority) {
+    violations.Add(
+        "priority", request.priority, " is not in [", -kMaxPriority, ", ", kMaxPriority, "]");
+  }
   request.deadline = deadline;
   request.sampling = ConvertSampling(wire.sampling(), random_seed, model, violations);
   request.stopping = ConvertStopping(wire.stopping(), model, violations);

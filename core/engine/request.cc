@@ -56,6 +56,14 @@ absl::Status ValidateRequest(const Request& request, uint32_t vocab_size, uint32
                                                    max_context,
                                                    " tokens"));
   }
+  if (request.priority < -kMaxPriority || request.priority > kMaxPriority) {
+    return absl::InvalidArgumentError(absl::StrCat("priority is ",
+                                                   request.priority,
+                                                   ": it is at least ",
+                                                   -kMaxPriority,
+                                                   " and at most ",
+                                                   kMaxPriority));
+  }
   PREGATE_RETURN_IF_ERROR(
       ValidateTokenIds("prompt_token_ids", request.prompt_token_ids, vocab_size));
   PREGATE_RETURN_IF_ERROR(

@@ -13,6 +13,7 @@
 namespace pregate {
 
 inline constexpr uint32_t kMaxLogprobs = 20;
+inline constexpr int32_t kMaxPriority = 10;
 
 // How a token is drawn from the logits. The order is temperature, top_k, top_p, as in Hugging
 // Face's `generate`.
@@ -40,6 +41,11 @@ struct Request {
   std::vector<uint32_t> prompt_token_ids;  // at least one
   Sampling sampling;
   Stopping stopping;
+  // Higher goes first; in [-kMaxPriority, kMaxPriority].
+  int32_t priority = 0;
+  // Who asks. Requests of one priority share the engine fairly between clients, not between
+  // requests; "" is a client like any other.
+  std::string client;
   std::optional<TimePoint> deadline = std::nullopt;
 };
 

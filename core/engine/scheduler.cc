@@ -28,12 +28,12 @@ Scheduler::Scheduler(const Limits& limits, EngineStats& stats)
 
 void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
   PREGATE_CHECK(BlocksFor(sequence->max_positions(), kv_block_size_) <= blocks_.num_blocks());
-  waiting_.push_back(std::move(sequence));
+  waiting_.Add(std::move(sequence));
 }
 
 const StepPlan& Scheduler::Plan(TimePoint now) {
   DropEnded(now);
-  AdmitWaiting();
+  AdmitWaiting(now);
   plan_.sequences.clear();
   planned_.clear();
   uint32_t budget = max_batch_tokens_;
@@ -58,6 +58,7 @@ void Scheduler::Apply(StepResult result, TimePoint now) {
                 " sequences");
   for (size_t i = 0; i < planned_.size(); ++i) {
     std::unique_ptr<Sequence>& sequence = running_[planned_[i]];
+    if (plan_.sequences[i].sampling != nullptr) waiting_.OnGenerated(*sequence);
     std::optional<Ending> ending =
         sequence->Apply(plan_.sequences[i], std::move(result.sequences[i]), now, stats_);
     if (ending.has_value()) End(sequence, *std::move(ending), now);
@@ -72,42 +73,52 @@ void Scheduler::FailStep(const absl::Status& status, TimePoint now) {
 
 void Scheduler::EndAll(const absl::Status& status, TimePoint now) {
   for (auto& sequence : running_) End(sequence, {.status = status}, now);
-  for (auto& sequence : waiting_) End(sequence, {.status = status}, now);
   running_.clear();
-  waiting_.clear();
+  const auto all = [](const Sequence&) { return true; };
+  for (auto& sequence : waiting_.TakeIf(all)) Deliver(*sequence, {.status = status}, now);
 }
 
 std::vector<Scheduler::Ended> Scheduler::TakeEnded() { return std::exchange(ended_, {}); }
 
 void Scheduler::DropEnded(TimePoint now) {
-  const auto drop = [this, now](auto& sequences) {
-    for (auto& sequence : sequences) {
-      std::optional<Ending> ending = sequence->EndedOutside(now);
-      if (ending.has_value()) End(sequence, *std::move(ending), now);
-    }
-    std::erase(sequences, nullptr);
+  for (auto& sequence : running_) {
+    std::optional<Ending> ending = sequence->EndedOutside(now);
+    if (ending.has_value()) End(sequence, *std::move(ending), now);
+  }
+  std::erase(running_, nullptr);
+  const auto is_over = [now](const Sequence& sequence) {
+    return sequence.EndedOutside(now).has_value();
   };
-  drop(running_);
-  drop(waiting_);
-}
-
-void Scheduler::AdmitWaiting() {
-  while (!waiting_.empty() && running_.size() < max_running_) {
-    Sequence& next = *waiting_.front();
-    std::optional<BlockLease> lease =
-        blocks_.Reserve(BlocksFor(next.max_positions(), kv_block_size_));
-    if (!lease.has_value()) return;
-    next.Admit(*std::move(lease));
-    running_.push_back(std::move(waiting_.front()));
-    waiting_.pop_front();
+  for (auto& sequence : waiting_.TakeIf(is_over)) {
+    Deliver(*sequence, *sequence->EndedOutside(now), now);  // once ended it stays so
   }
 }
 
-// Leaves nullptr in `sequence`: its blocks are free from here on.
-void Scheduler::End(std::unique_ptr<Sequence>& sequence, Ending ending, TimePoint now) {
-  ended_.push_back({.stream = sequence->stream(),
-                    .completion = sequence->Complete(std::move(ending), now, stats_)});
-  sequence.reset();
+void Scheduler::AdmitWaiting(TimePoint now) {
+  uint32_t budget = max_batch_tokens_;
+  for (const auto& sequence : running_) budget -= std::min(budget, sequence->num_ready());
+  short_of_blocks_ = false;
+  while (budget > 0 && running_.size() < max_running_ && waiting_.Next() != nullptr) {
+    std::optional<BlockLease> lease =
+        blocks_.Reserve(BlocksFor(waiting_.Next()->max_positions(), kv_block_size_));
+    short_of_blocks_ = !lease.has_value();
+    if (short_of_blocks_) return;
+    running_.push_back(waiting_.Pop(now));
+    running_.back()->Admit(*std::move(lease));
+    budget -= std::min(budget, running_.back()->num_ready());
+  }
+}
+
+// Leaves nullptr in `running`: its blocks are free from here on.
+void Scheduler::End(std::unique_ptr<Sequence>& running, Ending ending, TimePoint now) {
+  waiting_.OnEnded(*running);
+  Deliver(*running, std::move(ending), now);
+  running.reset();
+}
+
+void Scheduler::Deliver(Sequence& sequence, Ending ending, TimePoint now) {
+  ended_.push_back({.stream = sequence.stream(),
+                    .completion = sequence.Complete(std::move(ending), now, stats_)});
 }
 
 }  // namespace pregate

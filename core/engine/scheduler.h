@@ -2,12 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <vector>
 
 #include "core/base/clock.h"
 #include "core/engine/engine_stats.h"
+#include "core/engine/fair_queue.h"
 #include "core/engine/kv_blocks.h"
 #include "core/engine/sequence.h"
 #include "core/engine/step_plan.h"
@@ -15,11 +15,12 @@
 namespace pregate {
 
 // A function of what was added, applied and of the times it is told: it has no clock and no thread.
-// Requests are admitted first come, first served, up to max_running and the KV blocks at hand; an
-// admitted sequence holds all the blocks it may ever need, so that none has to be stopped for
-// another. A step advances every sequence that generates by one token, then prompts in order of
-// admission, cut to what is left of max_batch_tokens. Since no more sequences run than a step has
-// tokens, the first prompt always gets on. Not thread-safe.
+// Sequences are admitted in the order of a FairQueue, up to max_running and the KV blocks at hand,
+// and not before a step has tokens for them: what comes later and goes first waits for no other's
+// prompt but one. An admitted sequence holds all the blocks it may ever need, so that none has to
+// be stopped for another. A step advances every sequence that generates by one token, then prompts
+// in order of admission, cut to what is left of max_batch_tokens. Since no more sequences run than
+// a step has tokens, the first prompt always gets on. Not thread-safe.
 class Scheduler {
  public:
   struct Limits {
@@ -55,17 +56,19 @@ class Scheduler {
   // Those that have ended since the last call.
   std::vector<Ended> TakeEnded();
 
-  bool empty() const { return running_.empty() && waiting_.empty(); }
+  bool empty() const { return running_.empty() && waiting_.size() == 0; }
   uint32_t num_running() const { return static_cast<uint32_t>(running_.size()); }
   uint32_t num_waiting() const { return static_cast<uint32_t>(waiting_.size()); }
-  // Sequences that could join at once, as far as is known: none while others wait.
-  uint32_t num_places() const { return waiting_.empty() ? max_running_ - num_running() : 0; }
+  // How many of those that wait or come could join those that run, as far as is known: none while
+  // one waits for KV blocks.
+  uint32_t num_places() const { return short_of_blocks_ ? 0 : max_running_ - num_running(); }
   const BlockPool& blocks() const { return blocks_; }
 
  private:
   void DropEnded(TimePoint now);
-  void AdmitWaiting();
-  void End(std::unique_ptr<Sequence>& sequence, Ending ending, TimePoint now);
+  void AdmitWaiting(TimePoint now);
+  void End(std::unique_ptr<Sequence>& running, Ending ending, TimePoint now);
+  void Deliver(Sequence& sequence, Ending ending, TimePoint now);
 
   const uint32_t max_batch_tokens_;
   const uint32_t max_running_;
@@ -73,8 +76,9 @@ class Scheduler {
   EngineStats& stats_;
   BlockPool blocks_;  // before the sequences, which hold leases
 
-  std::deque<std::unique_ptr<Sequence>> waiting_;
+  FairQueue waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;  // in order of admission
+  bool short_of_blocks_ = false;                    // for the next of waiting_, at the last Plan
   StepPlan plan_;
   std::vector<size_t> planned_;  // places in running_, one per sequence of plan_
   std::vector<Ended> ended_;

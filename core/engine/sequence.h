@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "core/base/clock.h"
@@ -31,6 +32,12 @@ class Sequence {
            Request request,
            std::shared_ptr<ResponseStream> stream,
            TimePoint submitted);
+
+  uint64_t id() const { return id_; }
+  int32_t priority() const { return priority_; }
+  const std::string& client() const { return client_; }
+  TimePoint submitted() const { return submitted_; }
+  uint32_t prompt_size() const { return prompt_size_; }
 
   // Positions it may ever write to the KV cache.
   uint32_t max_positions() const;
@@ -67,6 +74,8 @@ class Sequence {
   const Sampling sampling_;
   const uint32_t max_tokens_;
   const std::vector<uint32_t> stop_token_ids_;  // ascending
+  const int32_t priority_;
+  const std::string client_;
   const std::optional<TimePoint> deadline_;
   const std::shared_ptr<ResponseStream> stream_;
 

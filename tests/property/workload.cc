@@ -29,7 +29,8 @@ std::ostream& operator<<(std::ostream& os, const Request& request) {
   return os << "{prompt " << absl::StrJoin(request.prompt_token_ids, ",") << "; temperature "
             << request.sampling.temperature << "; seed " << request.sampling.seed << "; max_tokens "
             << request.stopping.max_tokens << "; stop at "
-            << absl::StrJoin(request.stopping.stop_token_ids, ",") << "}";
+            << absl::StrJoin(request.stopping.stop_token_ids, ",") << "; priority "
+            << request.priority << " of " << request.client << "}";
 }
 
 Request AnyRequest(const ModelRunner::Limits& limits) {
@@ -44,6 +45,8 @@ Request AnyRequest(const ModelRunner::Limits& limits) {
       *rc::gen::container<std::vector<uint32_t>>(*rc::gen::element<size_t>(0, 0, 1, 3), token_id);
   request.sampling.temperature = *rc::gen::element(0.f, 1.f);
   request.sampling.seed = *rc::gen::inRange<uint64_t>(0, 3);
+  request.priority = *rc::gen::element(0, 0, 0, -1, 1);
+  request.client = *rc::gen::element<std::string>("", "", "a", "b");
   if (*rc::gen::arbitrary<bool>()) request.sampling.logprobs = *rc::gen::inRange<uint32_t>(0, 3);
   return request;
 }

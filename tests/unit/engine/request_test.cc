@@ -22,7 +22,9 @@ Request Valid() {
 TEST(ValidateRequest, AcceptsTheLimitsThemselves) {
   Request request = Valid();
   request.sampling = {.temperature = 0, .top_k = 1u << 31, .top_p = 1, .logprobs = kMaxLogprobs};
+  request.priority = kMaxPriority;
   EXPECT_TRUE(ValidateRequest(request, kVocabSize, kMaxContext).ok());
+  request.priority = -kMaxPriority;
   request.sampling = {.temperature = 1e30f, .top_p = std::numeric_limits<float>::min()};
   EXPECT_TRUE(ValidateRequest(request, kVocabSize, kMaxContext).ok());
 }
@@ -47,6 +49,12 @@ INSTANTIATE_TEST_SUITE_P(
     All,
     ValidateRequestTest,
     ::testing::Values(
+        Invalid{"PriorityTooLow",
+                [](Request& r) { r.priority = -11; },
+                "priority is -11: it is at least -10 and at most 10"},
+        Invalid{"PriorityTooHigh",
+                [](Request& r) { r.priority = 11; },
+                "priority is 11: it is at least -10 and at most 10"},
         Invalid{"EmptyPrompt",
                 [](Request& r) { r.prompt_token_ids.clear(); },
                 "the prompt is empty: it has at least one token"},

@@ -18,6 +18,19 @@ using ::testing::IsEmpty;
 
 using std::chrono::seconds;
 
+Request Until(TimePoint deadline) {
+  Request request;
+  request.deadline = deadline;
+  return request;
+}
+
+Request Of(const std::string& client, int32_t priority = 0) {
+  Request request;
+  request.client = client;
+  request.priority = priority;
+  return request;
+}
+
 class SchedulerTest : public ::testing::Test {
  protected:
   static constexpr uint32_t kBlockSize = 4;
@@ -34,14 +47,13 @@ class SchedulerTest : public ::testing::Test {
                        stats_);
   }
 
-  // Adds the next sequence: ids are 0, 1, 2 … Its prompt is `prompt_tokens` long.
+  // Adds the next sequence, otherwise as `request` is: ids are 0, 1, 2 … Its prompt is
+  // `prompt_tokens` long.
   std::shared_ptr<ResponseStream> Add(uint32_t prompt_tokens,
                                       uint32_t max_tokens,
-                                      std::optional<TimePoint> deadline = std::nullopt) {
-    Request request;
+                                      Request request = {}) {
     request.prompt_token_ids.assign(prompt_tokens, 1);
     request.stopping.max_tokens = max_tokens;
-    request.deadline = deadline;
     auto stream = std::make_shared<ResponseStream>();
     scheduler_->Add(
         std::make_unique<Sequence>(next_id_++, std::move(request), stream, clock_.Now()));
@@ -142,11 +154,34 @@ TEST_F(SchedulerTest, RunsNoMoreThanAStepHasTokens) {
   EXPECT_EQ(scheduler_->num_waiting(), 1u);
 }
 
+TEST_F(SchedulerTest, AdmitsNobodyForWhomAStepHasNoTokens) {
+  Start(4, 4, 64);
+  Add(6, 2);
+  Add(3, 2);
+  EXPECT_THAT(Step(), ElementsAre("0:4"));
+  EXPECT_EQ(scheduler_->num_running(), 1u);
+  EXPECT_EQ(scheduler_->num_places(), 3u);
+  // So who comes later and goes first has to wait for one prompt only.
+  Add(3, 2, Of("", 1));
+  EXPECT_THAT(Step(), ElementsAre("0:2*", "2:2"));
+  EXPECT_THAT(Step(), ElementsAre("0:1*", "2:1*", "1:2"));
+}
+
+TEST_F(SchedulerTest, ClientsShareThePlaces) {
+  Start(8, 1, 64);
+  for (int i = 0; i < 3; ++i) Add(1, 1, Of("flood"));
+  EXPECT_THAT(Step(), ElementsAre("0:1*"));
+  Add(1, 1, Of("guest"));
+  EXPECT_THAT(Step(), ElementsAre("3:1*"));
+  EXPECT_THAT(Step(), ElementsAre("1:1*"));
+}
+
 TEST_F(SchedulerTest, WaitsForBlocksWithoutLettingASmallerOnePass) {
   Start(64, 8, 4);
   Add(9, 1);  // 3 blocks
   Add(8, 1);  // 2
   Add(1, 1);  // 1, which is free
+  scheduler_->Plan(clock_.Now());
   EXPECT_EQ(scheduler_->num_places(), 0u);
   EXPECT_THAT(Step(), ElementsAre("0:9*"));
   EXPECT_THAT(Step(), ElementsAre("1:8*", "2:1*"));
@@ -176,7 +211,7 @@ TEST_F(SchedulerTest, DropsACancelledSequenceInTheMiddleOfItsPrompt) {
 TEST_F(SchedulerTest, NeverRunsWhatHasExpiredOrBeenCancelledInTheQueue) {
   Start(4, 1, 8);
   Add(1, 2);
-  Add(1, 1, clock_.Now() + seconds(5));
+  Add(1, 1, Until(clock_.Now() + seconds(5)));
   const auto cancelled = Add(1, 1);
   EXPECT_THAT(Step(), ElementsAre("0:1*"));
   clock_.Advance(seconds(5));
@@ -191,7 +226,7 @@ TEST_F(SchedulerTest, NeverRunsWhatHasExpiredOrBeenCancelledInTheQueue) {
 
 TEST_F(SchedulerTest, StopsARunningSequenceAtItsDeadline) {
   Start(4, 4, 8);
-  Add(1, 9, clock_.Now() + seconds(5));
+  Add(1, 9, Until(clock_.Now() + seconds(5)));
   Add(1, 9);
   EXPECT_THAT(Step(), ElementsAre("0:1*", "1:1*"));
   clock_.Advance(seconds(5));

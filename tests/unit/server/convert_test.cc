@@ -68,6 +68,7 @@ TEST_F(ConvertTest, TakesEveryField) {
   wire.set_model("fake");
   wire.set_request_id("id-1");
   wire.set_n(1);
+  wire.set_priority(-10);
   v1::Sampling& sampling = *wire.mutable_sampling();
   sampling.set_temperature(0.5);
   sampling.set_top_k(10);
@@ -86,6 +87,7 @@ TEST_F(ConvertTest, TakesEveryField) {
   EXPECT_EQ(request.id, "id-1");
   EXPECT_EQ(request.prompt_token_ids, fake_.Encode("the"));
   EXPECT_EQ(request.deadline, deadline);
+  EXPECT_EQ(request.priority, -10);
   EXPECT_EQ(request.sampling.temperature, 0.5F);
   EXPECT_EQ(request.sampling.top_k, 10u);
   EXPECT_EQ(request.sampling.top_p, 0.75F);
@@ -207,7 +209,8 @@ TEST_F(ConvertTest, NamesTheFieldOfEveryBadInput) {
       // What there is not yet.
       {"n", [](Wire& w) { w.set_n(2); }},
       {"n", [](Wire& w) { w.set_n(0); }},
-      {"priority", [](Wire& w) { w.set_priority(-1); }},
+      {"priority", [](Wire& w) { w.set_priority(-11); }},
+      {"priority", [](Wire& w) { w.set_priority(std::numeric_limits<int32_t>::max()); }},
       {"send_accepted", [](Wire& w) { w.set_send_accepted(true); }},
       {"sampling.min_p", [](Wire& w) { w.mutable_sampling()->set_min_p(0); }},
       {"sampling.repetition_penalty",
