@@ -74,6 +74,8 @@ void EngineStats::OnStep(Phase phase, size_t sequences, size_t tokens, Duration 
 
 void EngineStats::OnPromptTokens(size_t tokens) { prompt_tokens_.Add(static_cast<double>(tokens)); }
 
+void EngineStats::OnPreemption() { preemptions_.Add(); }
+
 void EngineStats::OnFirstToken(Duration since_submit) {
   time_to_first_token_seconds_.Observe(ToSeconds(since_submit));
 }
@@ -107,6 +109,10 @@ void EngineStats::Visit(const EngineLoad& load, StatsVisitor& visitor) const {
 void EngineStats::VisitRequests(const EngineLoad& load, StatsVisitor& visitor) const {
   visitor.OnGauge("requests_running", "Sequences that the engine advances.", {}, load.running);
   visitor.OnGauge("requests_waiting", "Requests that wait for a place.", {}, load.waiting);
+  visitor.OnCounter("preemptions_total",
+                    "Sequences that lost their KV blocks to others and were computed again.",
+                    {},
+                    preemptions_.value());
   for (size_t i = 0; i < kReasons; ++i) {
     visitor.OnCounter("finished_total",
                       "Requests that have ended, by why.",

@@ -22,6 +22,8 @@ class EngineStats {
   void OnStep(Phase phase, size_t sequences, size_t tokens, Duration duration);
   // Prompt tokens whose keys and values a step has computed.
   void OnPromptTokens(size_t tokens);
+  // A sequence whose KV blocks were taken.
+  void OnPreemption();
   // A token that was delivered: a request's first, so long after Submit, or a later one, so long
   // after the one before it.
   void OnFirstToken(Duration since_submit);
@@ -41,6 +43,7 @@ class EngineStats {
   void VisitSteps(const EngineLoad& load, StatsVisitor& visitor) const;
 
   std::array<Counter, kReasons> finished_;
+  Counter preemptions_;
   Histogram time_to_first_token_seconds_;
   Histogram inter_token_latency_seconds_;
   Histogram time_per_output_token_seconds_;

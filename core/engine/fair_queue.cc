@@ -68,8 +68,7 @@ FairQueue::Levels::const_iterator FairQueue::NextLevel() const {
   TimePoint first = TimePoint::max();
   for (auto level = levels_.begin(); level != levels_.end(); ++level) {
     if (level->second.num_waiting == 0) continue;
-    // Whoever waits since the same time on a lower level is overtaken by kAgeing a level.
-    const TimePoint rank = level->second.waits_since - level->first * kAgeing;
+    const TimePoint rank = RankOf(level->second.waits_since, level->first);
     if (rank < first) std::tie(first, next) = std::pair(rank, level);
   }
   return next;

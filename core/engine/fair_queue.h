@@ -40,6 +40,10 @@ class FairQueue {
 
   // The one that Pop would give; nullptr when none waits.
   const Sequence* Next() const;
+  // Where it stands in the order of all priorities: what is earlier goes first. One has to wait.
+  TimePoint NextRank() const { return RankOf(NextLevel()->second.waits_since, NextLevel()->first); }
+  // Of something of this priority that waits since then: a level is worth kAgeing.
+  static TimePoint RankOf(TimePoint since, int32_t priority) { return since - priority * kAgeing; }
   // One has to wait. Whoever pops a sequence reports what becomes of it.
   std::unique_ptr<Sequence> Pop(TimePoint now);
   void OnGenerated(const Sequence& popped);  // a token

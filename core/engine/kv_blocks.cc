@@ -37,10 +37,17 @@ BlockPool::BlockPool(uint32_t num_blocks) : num_blocks_(num_blocks) {
 BlockPool::~BlockPool() { PREGATE_CHECK(num_used() == 0, num_used(), " blocks are still leased"); }
 
 std::optional<BlockLease> BlockPool::Reserve(uint32_t count) {
-  if (count > free_.size()) return std::nullopt;
-  std::vector<uint32_t> blocks(free_.rbegin(), free_.rbegin() + count);
+  BlockLease lease(*this, {});
+  if (!Extend(lease, count)) return std::nullopt;
+  return lease;
+}
+
+bool BlockPool::Extend(BlockLease& lease, uint32_t count) {
+  PREGATE_CHECK(lease.pool_ == this);
+  if (count > free_.size()) return false;
+  lease.blocks_.insert(lease.blocks_.end(), free_.rbegin(), free_.rbegin() + count);
   free_.resize(free_.size() - count);
-  return BlockLease(*this, std::move(blocks));
+  return true;
 }
 
 }  // namespace pregate

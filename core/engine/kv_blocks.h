@@ -42,8 +42,13 @@ class BlockPool {
   // All `count` blocks or, when fewer are free, none.
   std::optional<BlockLease> Reserve(uint32_t count);
 
+  // Adds `count` blocks of this pool behind those of `lease`; false, and nothing is changed, when
+  // fewer are free.
+  bool Extend(BlockLease& lease, uint32_t count);
+
   uint32_t num_blocks() const { return num_blocks_; }
-  uint32_t num_used() const { return num_blocks_ - static_cast<uint32_t>(free_.size()); }
+  uint32_t num_free() const { return static_cast<uint32_t>(free_.size()); }
+  uint32_t num_used() const { return num_blocks_ - num_free(); }
 
  private:
   friend class BlockLease;

@@ -12,6 +12,13 @@ uint32_t BlocksFor(uint32_t positions, uint32_t block_size) {
   return (positions + block_size - 1) / block_size;
 }
 
+void InsertByRank(std::unique_ptr<Sequence> sequence,
+                  std::vector<std::unique_ptr<Sequence>>& sequences) {
+  const auto before = [](const auto& a, const auto& b) { return a->rank() < b->rank(); };
+  sequences.insert(std::upper_bound(sequences.begin(), sequences.end(), sequence, before),
+                   std::move(sequence));
+}
+
 }  // namespace
 
 Scheduler::Scheduler(const Limits& limits, EngineStats& stats)
@@ -33,14 +40,15 @@ void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
 
 const StepPlan& Scheduler::Plan(TimePoint now) {
   DropEnded(now);
+  GrowOrPreempt();
   AdmitWaiting(now);
   plan_.sequences.clear();
   planned_.clear();
   uint32_t budget = max_batch_tokens_;
-  for (const bool prompts : {false, true}) {
+  for (const bool generating : {true, false}) {
     for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
       Sequence& sequence = *running_[i];
-      if (sequence.in_prefill() != prompts) continue;
+      if (sequence.is_generating() != generating) continue;
       const uint32_t num_tokens = std::min(budget, sequence.num_ready());
       plan_.sequences.push_back(sequence.Plan(num_tokens, now));
       planned_.push_back(i);
@@ -72,8 +80,10 @@ void Scheduler::FailStep(const absl::Status& status, TimePoint now) {
 }
 
 void Scheduler::EndAll(const absl::Status& status, TimePoint now) {
-  for (auto& sequence : running_) End(sequence, {.status = status}, now);
-  running_.clear();
+  for (auto* admitted : {&running_, &preempted_}) {
+    for (auto& sequence : *admitted) End(sequence, {.status = status}, now);
+    admitted->clear();
+  }
   const auto all = [](const Sequence&) { return true; };
   for (auto& sequence : waiting_.TakeIf(all)) Deliver(*sequence, {.status = status}, now);
 }
@@ -81,11 +91,13 @@ void Scheduler::EndAll(const absl::Status& status, TimePoint now) {
 std::vector<Scheduler::Ended> Scheduler::TakeEnded() { return std::exchange(ended_, {}); }
 
 void Scheduler::DropEnded(TimePoint now) {
-  for (auto& sequence : running_) {
-    std::optional<Ending> ending = sequence->EndedOutside(now);
-    if (ending.has_value()) End(sequence, *std::move(ending), now);
+  for (auto* admitted : {&running_, &preempted_}) {
+    for (auto& sequence : *admitted) {
+      std::optional<Ending> ending = sequence->EndedOutside(now);
+      if (ending.has_value()) End(sequence, *std::move(ending), now);
+    }
+    std::erase(*admitted, nullptr);
   }
-  std::erase(running_, nullptr);
   const auto is_over = [now](const Sequence& sequence) {
     return sequence.EndedOutside(now).has_value();
   };
@@ -94,26 +106,57 @@ void Scheduler::DropEnded(TimePoint now) {
   }
 }
 
+// Leaves in running_ those that have blocks for all of their tokens.
+void Scheduler::GrowOrPreempt() {
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& sequence = *running_[i];
+    const auto held = static_cast<uint32_t>(sequence.lease().blocks().size());
+    const uint32_t more = BlocksFor(sequence.num_tokens(), kv_block_size_) - held;
+    while (i < running_.size() && !blocks_.Extend(sequence.lease(), more)) {
+      // The last in rank, which is at worst this one.
+      running_.back()->Preempt();
+      stats_.OnPreemption();
+      InsertByRank(std::move(running_.back()), preempted_);
+      running_.pop_back();
+    }
+  }
+}
+
 void Scheduler::AdmitWaiting(TimePoint now) {
   uint32_t budget = max_batch_tokens_;
   for (const auto& sequence : running_) budget -= std::min(budget, sequence->num_ready());
   short_of_blocks_ = false;
-  while (budget > 0 && running_.size() < max_running_ && waiting_.Next() != nullptr) {
-    std::optional<BlockLease> lease =
-        blocks_.Reserve(BlocksFor(waiting_.Next()->max_positions(), kv_block_size_));
-    short_of_blocks_ = !lease.has_value();
+  while (budget > 0 && running_.size() < max_running_ && num_waiting() > 0) {
+    const bool resumes = PreemptedIsNext();
+    const Sequence& next = resumes ? *preempted_.front() : *waiting_.Next();
+    const uint32_t needed = BlocksFor(next.num_tokens(), kv_block_size_);
+    short_of_blocks_ = needed + running_.size() > blocks_.num_free();
     if (short_of_blocks_) return;
-    running_.push_back(waiting_.Pop(now));
-    running_.back()->Admit(*std::move(lease));
-    budget -= std::min(budget, running_.back()->num_ready());
+    std::unique_ptr<Sequence> sequence;
+    if (resumes) {
+      sequence = std::move(preempted_.front());
+      preempted_.erase(preempted_.begin());
+    } else {
+      sequence = waiting_.Pop(now);
+    }
+    sequence->Admit(*blocks_.Reserve(needed),
+                    {FairQueue::RankOf(now, sequence->priority()), num_admitted_++});
+    budget -= std::min(budget, sequence->num_ready());
+    InsertByRank(std::move(sequence), running_);
   }
 }
 
-// Leaves nullptr in `running`: its blocks are free from here on.
-void Scheduler::End(std::unique_ptr<Sequence>& running, Ending ending, TimePoint now) {
-  waiting_.OnEnded(*running);
-  Deliver(*running, std::move(ending), now);
-  running.reset();
+// Whether it or one of waiting_ is to be admitted first; one of them waits.
+bool Scheduler::PreemptedIsNext() const {
+  if (preempted_.empty() || waiting_.Next() == nullptr) return !preempted_.empty();
+  return preempted_.front()->rank().first <= waiting_.NextRank();
+}
+
+// Leaves nullptr in `admitted`: its blocks are free from here on.
+void Scheduler::End(std::unique_ptr<Sequence>& admitted, Ending ending, TimePoint now) {
+  waiting_.OnEnded(*admitted);
+  Deliver(*admitted, std::move(ending), now);
+  admitted.reset();
 }
 
 void Scheduler::Deliver(Sequence& sequence, Ending ending, TimePoint now) {

@@ -17,10 +17,18 @@ namespace pregate {
 // A function of what was added, applied and of the times it is told: it has no clock and no thread.
 // Sequences are admitted in the order of a FairQueue, up to max_running and the KV blocks at hand,
 // and not before a step has tokens for them: what comes later and goes first waits for no other's
-// prompt but one. An admitted sequence holds all the blocks it may ever need, so that none has to
-// be stopped for another. A step advances every sequence that generates by one token, then prompts
-// in order of admission, cut to what is left of max_batch_tokens. Since no more sequences run than
-// a step has tokens, the first prompt always gets on. Not thread-safe.
+// prompt but one. A step advances every sequence that generates by one token, then prompts, cut to
+// what is left of max_batch_tokens. Since no more sequences run than a step has tokens, the first
+// prompt always gets on.
+//
+// An admitted sequence holds the blocks of the tokens it has, and takes more as it generates. When
+// none is free, the last in rank loses all of its blocks and waits to be computed again; the rank
+// is the time of the first admission, a level of priority being worth FairQueue::kAgeing. So the
+// first in rank is never stopped, and since ranks do not change and whoever is admitted later ranks
+// behind in the end, each sequence comes to be the first: all of them end. Against thrashing, a
+// sequence joins others only when, beside its own blocks, one is free for each of them.
+//
+// Not thread-safe.
 class Scheduler {
  public:
   struct Limits {
@@ -56,9 +64,11 @@ class Scheduler {
   // Those that have ended since the last call.
   std::vector<Ended> TakeEnded();
 
-  bool empty() const { return running_.empty() && waiting_.size() == 0; }
+  bool empty() const { return num_running() + num_waiting() == 0; }
   uint32_t num_running() const { return static_cast<uint32_t>(running_.size()); }
-  uint32_t num_waiting() const { return static_cast<uint32_t>(waiting_.size()); }
+  uint32_t num_waiting() const {
+    return static_cast<uint32_t>(waiting_.size() + preempted_.size());
+  }
   // How many of those that wait or come could join those that run, as far as is known: none while
   // one waits for KV blocks.
   uint32_t num_places() const { return short_of_blocks_ ? 0 : max_running_ - num_running(); }
@@ -66,8 +76,10 @@ class Scheduler {
 
  private:
   void DropEnded(TimePoint now);
+  void GrowOrPreempt();
   void AdmitWaiting(TimePoint now);
-  void End(std::unique_ptr<Sequence>& running, Ending ending, TimePoint now);
+  bool PreemptedIsNext() const;
+  void End(std::unique_ptr<Sequence>& admitted, Ending ending, TimePoint now);
   void Deliver(Sequence& sequence, Ending ending, TimePoint now);
 
   const uint32_t max_batch_tokens_;
@@ -77,8 +89,10 @@ class Scheduler {
   BlockPool blocks_;  // before the sequences, which hold leases
 
   FairQueue waiting_;
-  std::vector<std::unique_ptr<Sequence>> running_;  // in order of admission
-  bool short_of_blocks_ = false;                    // for the next of waiting_, at the last Plan
+  std::vector<std::unique_ptr<Sequence>> running_;    // by rank
+  std::vector<std::unique_ptr<Sequence>> preempted_;  // by rank; of running_ once
+  uint64_t num_admitted_ = 0;
+  bool short_of_blocks_ = false;  // for the next of waiting_, at the last Plan
   StepPlan plan_;
   std::vector<size_t> planned_;  // places in running_, one per sequence of plan_
   std::vector<Ended> ended_;

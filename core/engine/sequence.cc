@@ -38,6 +38,20 @@ Sequence::Sequence(uint64_t id,
 // The last token that may be generated is never fed back.
 uint32_t Sequence::max_positions() const { return prompt_size_ + max_tokens_ - 1; }
 
+void Sequence::Admit(BlockLease lease, Rank rank) {
+  lease_ = std::move(lease);
+  if (!rank_.has_value()) rank_ = rank;
+}
+
+void Sequence::Preempt() {
+  lease_ = BlockLease();
+  num_computed_ = 0;
+}
+
+uint32_t Sequence::num_ready() const {
+  return (num_computed_ < prompt_size_ ? prompt_size_ : num_tokens()) - num_computed_;
+}
+
 SequenceStep Sequence::Plan(uint32_t num_tokens, TimePoint now) {
   PREGATE_CHECK(num_tokens > 0 && num_tokens <= num_ready());
   if (!first_step_.has_value()) first_step_ = now;
@@ -45,8 +59,8 @@ SequenceStep Sequence::Plan(uint32_t num_tokens, TimePoint now) {
           .token_ids = absl::MakeConstSpan(tokens_).subspan(num_computed_, num_tokens),
           .first_position = num_computed_,
           .blocks = lease_.blocks(),
-          .is_prompt = in_prefill(),
-          .sampling = num_tokens == num_ready() ? &sampling_ : nullptr};
+          .is_prompt = num_computed_ < prompt_size_,
+          .sampling = num_tokens == num_missing() ? &sampling_ : nullptr};
 }
 
 std::optional<Ending> Sequence::EndedOutside(TimePoint now) const {
@@ -73,7 +87,11 @@ std::optional<Ending> Sequence::Apply(const SequenceStep& step,
   expert_usage_ += result.expert_usage;
   if (!result.status.ok()) return Ending{.status = std::move(result.status)};
   num_computed_ += static_cast<uint32_t>(step.token_ids.size());
-  if (step.is_prompt) stats.OnPromptTokens(step.token_ids.size());
+  // What is computed again was counted the first time.
+  if (step.is_prompt && num_computed_ > num_counted_) {
+    stats.OnPromptTokens(num_computed_ - num_counted_);
+    num_counted_ = num_computed_;
+  }
   if (std::optional<Ending> ending = EndedOutside(now)) return ending;
   if (step.sampling == nullptr) return std::nullopt;
 

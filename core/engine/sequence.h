@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/base/clock.h"
@@ -23,8 +24,15 @@ struct Ending {
   std::optional<uint32_t> stop_token_id = std::nullopt;
 };
 
+// A sequence's place among those that were admitted, the smallest first: a time and, of one time, a
+// count.
+using Rank = std::pair<TimePoint, uint64_t>;
+
 // Knows its tokens, how many of them are in the KV cache, and when it ends; not which others run
-// beside it. Made by any thread, then used by the engine's alone.
+// beside it. What was generated stays when its blocks are taken (Preempt): keys and values are then
+// computed again, the prompt's first, and drawing goes on where it was. The runner draws a token by
+// seed and position alone, so that the answer is the same. Made by any thread, then used by the
+// engine's alone.
 class Sequence {
  public:
   // `request` is valid (ValidateRequest).
@@ -41,12 +49,22 @@ class Sequence {
 
   // Positions it may ever write to the KV cache.
   uint32_t max_positions() const;
-  // Gives it the blocks for max_positions().
-  void Admit(BlockLease lease) { lease_ = std::move(lease); }
 
-  bool in_prefill() const { return num_computed_ < prompt_size_; }
-  // Tokens that a step could process now: the rest of the prompt, or the last generated token.
-  uint32_t num_ready() const { return static_cast<uint32_t>(tokens_.size()) - num_computed_; }
+  // It may run from now on, with blocks that hold num_tokens() before each Plan.
+  void Admit(BlockLease lease, Rank rank);
+  // Takes its blocks, until the next Admit.
+  void Preempt();
+  BlockLease& lease() { return lease_; }
+  // That of the first Admit, which there was.
+  Rank rank() const { return *rank_; }
+
+  // The prompt and what was generated.
+  uint32_t num_tokens() const { return static_cast<uint32_t>(tokens_.size()); }
+  // Only the last generated token is missing in the KV cache; else prompt or older ones are, too.
+  bool is_generating() const { return num_computed_ >= prompt_size_ && num_missing() == 1; }
+  uint32_t num_missing() const { return num_tokens() - num_computed_; }
+  // Tokens that one step could process: the rest of the prompt, or all that is missing behind it.
+  uint32_t num_ready() const;
 
   // The first `num_tokens` of these as a part of a step that begins at `now`. Valid until Apply.
   SequenceStep Plan(uint32_t num_tokens, TimePoint now);
@@ -81,10 +99,12 @@ class Sequence {
 
   std::vector<uint32_t> tokens_;  // the prompt, then those delivered
   uint32_t num_computed_ = 0;     // tokens whose keys and values are in the cache
+  uint32_t num_counted_ = 0;      // prompt tokens in the stats
   BlockLease lease_;
   ExpertUsage expert_usage_;
 
   const TimePoint submitted_;
+  std::optional<Rank> rank_;
   std::optional<TimePoint> first_step_;
   std::optional<TimePoint> first_token_;
   TimePoint last_token_;  // with first_token_

@@ -1,8 +1,9 @@
-// The scheduler under random arrivals, cancels, stops, deadlines and failures: every plan keeps the
-// rules, every request ends exactly once and for a true reason, and what it got is what it would
-// have got alone.
+// The scheduler under random arrivals, cancels, stops, deadlines and failures, with KV blocks that
+// run out or not: every plan keeps the rules, every request ends exactly once and for a true
+// reason, and what it got is what it would have got alone, where nothing ever runs out.
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +22,7 @@ namespace {
 
 constexpr Duration kStepTime = std::chrono::seconds(1);
 constexpr int kNever = -1;
+constexpr int kLastArrival = 30;
 
 // A request and the steps before which things happen to it.
 struct Script {
@@ -44,7 +46,7 @@ int MaybeStep(int from) {
 Script AnyScript(const ModelRunner::Limits& limits) {
   Script script;
   script.request = AnyRequest(limits);
-  script.arrival = *rc::gen::inRange(0, 30);
+  script.arrival = *rc::gen::inRange(0, kLastArrival + 1);
   script.cancel = MaybeStep(script.arrival);
   script.stop = MaybeStep(script.arrival);
   script.deadline = MaybeStep(script.arrival);
@@ -56,7 +58,6 @@ Script AnyScript(const ModelRunner::Limits& limits) {
 struct Observed {
   std::shared_ptr<ResponseStream> stream;
   bool planned = false;
-  bool generates = false;
   std::vector<GeneratedToken> tokens;
   std::optional<Completion> completion;
 };
@@ -79,9 +80,11 @@ class Simulation {
     for (const Script& script : scripts_) {
       work += script.request.prompt_token_ids.size() + script.request.stopping.max_tokens;
     }
-    // Every step between arrivals does some work, so that this is enough.
-    const int last = 30 + static_cast<int>(work);
-    for (int step = 0; step <= last; ++step) {
+    // The first in rank gets on in every step, and has at worst to begin again when it becomes the
+    // first.
+    const int last = kLastArrival + static_cast<int>(2 * work);
+    for (int step = 0; step <= kLastArrival || !scheduler_.empty(); ++step) {
+      RC_ASSERT(step <= last);
       Arrive(step);
       React(step);
       Step(step);
@@ -138,9 +141,6 @@ class Simulation {
     if (plan.sequences.empty()) return;
     absl::StatusOr<StepResult> result = runner_.Run(plan);
     RC_ASSERT(result.status() == absl::OkStatus());
-    for (const SequenceStep& part : plan.sequences) {
-      observed_[part.sequence_id].generates |= part.sampling != nullptr;
-    }
     scheduler_.Apply(*std::move(result), clock_.Now());
     Collect();
   }
@@ -163,8 +163,8 @@ class Simulation {
     RC_ASSERT(plan.sequences.empty() == scheduler_.empty());
     RC_ASSERT(plan.num_tokens() <= limits_.max_batch_tokens);
     RC_ASSERT(plan.sequences.size() <= limits_.max_running);
-    size_t generating = 0;
-    bool prompts_began = false;
+    bool others_began = false;
+    std::set<uint64_t> planned;
     for (const SequenceStep& part : plan.sequences) {
       const Script& script = scripts_[part.sequence_id];
       Observed& observed = observed_[part.sequence_id];
@@ -172,26 +172,35 @@ class Simulation {
       RC_ASSERT(!observed.completion.has_value());
       RC_ASSERT(observed.stream->reader_state() == ResponseStream::ReaderState::kReading);
       RC_ASSERT((script.deadline == kNever || step < script.deadline));
-      RC_ASSERT(part.is_prompt != observed.generates);
-      RC_ASSERT((part.is_prompt || !prompts_began));
-      prompts_began |= part.is_prompt;
-      generating += observed.generates ? 1 : 0;
+      const bool generates =
+          !part.is_prompt && part.token_ids.size() == 1 && part.sampling != nullptr;
+      RC_ASSERT((!generates || !others_began));
+      others_began |= !generates;
       observed.planned = true;
+      planned.insert(part.sequence_id);
     }
-    // Every generating sequence is in the plan.
-    size_t alive = 0;
+    CheckOrder(planned);
+  }
+
+  void CheckOrder(const std::set<uint64_t>& planned) {
     // Of one priority and client, first come, first served. (FairQueue's own tests have the rest.)
     std::map<std::pair<int32_t, std::string>, bool> someone_waits;
     for (const size_t i : arrived_) {
       const Observed& observed = observed_[i];
       if (observed.completion.has_value()) continue;
-      alive += observed.generates ? 1 : 0;
       const Request& request = scripts_[i].request;
       bool& earlier_one_waits = someone_waits[{request.priority, request.client}];
       RC_ASSERT((!observed.planned || !earlier_one_waits));
       earlier_one_waits |= !observed.planned;
+      // Unless blocks run out, whoever generates is in every plan.
+      RC_ASSERT((!has_blocks_for_all() || observed.tokens.empty() || planned.count(i) == 1));
     }
-    RC_ASSERT(generating == alive);
+  }
+
+  bool has_blocks_for_all() const {
+    const uint32_t context = RunnerLimits(limits_).max_context;
+    const uint32_t each = (context + limits_.kv_block_size - 1) / limits_.kv_block_size;
+    return limits_.num_kv_blocks >= limits_.max_running * (each + 1);
   }
 
   void CheckEnd() {
@@ -212,6 +221,9 @@ class Simulation {
                   stats.count("inter_token_latency_seconds") ==
               delivered);
     RC_ASSERT(stats.count("request_duration_seconds") == scripts_.size());
+    const double preemptions = stats.value("preemptions_total");
+    RC_ASSERT((!has_blocks_for_all() || preemptions == 0));
+    RC_TAG(preemptions > 0 ? "preempted" : "never preempted");
   }
 
   static void CheckReason(const Script& script, const Completion& completion) {
@@ -249,10 +261,10 @@ RC_GTEST_PROP(SchedulerProperty, GivesEveryRequestWhatItGetsAlone, ()) {
   limits.max_batch_tokens = *rc::gen::inRange(1u, 24u);
   limits.max_running = *rc::gen::inRange(1u, 8u);
   limits.kv_block_size = *rc::gen::inRange(1u, 6u);
-  limits.num_kv_blocks = *rc::gen::inRange(8u, 40u);
+  limits.num_kv_blocks = *rc::gen::element(8u, 12u, 20u, 40u, 400u);
   const ModelRunner::Limits runner = Simulation::RunnerLimits(limits);
   const auto scripts = *rc::gen::container<std::vector<Script>>(
-      rc::gen::exec([&runner] { return AnyScript(runner); }));
+      rc::gen::exec([runner] { return AnyScript(runner); }));
   Simulation(limits, scripts).Run();
 }
 

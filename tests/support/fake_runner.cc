@@ -119,20 +119,42 @@ absl::StatusOr<StepResult> FakeRunner::Run(const StepPlan& plan) {
   return result;
 }
 
+// Against what is known of the sequence, and adds to it.
+absl::Status FakeRunner::CheckTokens(const SequenceStep& step) {
+  Known& known = sequences_[step.sequence_id];
+  const size_t end = size_t{step.first_position} + step.token_ids.size();
+  if (step.token_ids.empty()) return Broken(step, "no tokens");
+  if (step.first_position == 0) known.num_positions = 0;
+  if (step.first_position != known.num_positions) return Broken(step, "positions with a gap");
+  if (end > options_.limits.max_context) return Broken(step, "beyond the context");
+  for (size_t i = 0; i < step.token_ids.size(); ++i) {
+    const size_t position = step.first_position + i;
+    const uint32_t token_id = step.token_ids[i];
+    if (token_id >= options_.limits.vocab_size) return Broken(step, "no such token");
+    const bool is_new = position == known.token_ids.size();
+    if (is_new) known.token_ids.push_back(token_id);
+    if (known.token_ids[position] != token_id) return Broken(step, "another token than before");
+    if (step.is_prompt && is_new && known.prompt_size == position) ++known.prompt_size;
+    if (step.is_prompt != (position < known.prompt_size)) {
+      return Broken(step, "takes a prompt's tokens for generated ones, or these for a prompt's");
+    }
+    if (!step.is_prompt && is_new && step.sampling == nullptr) {
+      return Broken(step, "a token was generated and the next one is not drawn");
+    }
+  }
+  if (step.sampling == nullptr) return absl::OkStatus();
+  if (end < known.token_ids.size() || known.num_drawn_behind >= end) {
+    return Broken(step, "a token is drawn twice");
+  }
+  known.num_drawn_behind = end;
+  return absl::OkStatus();
+}
+
 absl::Status FakeRunner::Store(const SequenceStep& step) {
+  PREGATE_RETURN_IF_ERROR(CheckTokens(step));
   const uint32_t block_size = options_.limits.kv_block_size;
   const size_t end = size_t{step.first_position} + step.token_ids.size();
-  Cached& cached = sequences_[step.sequence_id];
-  if (step.token_ids.empty()) return Broken(step, "no tokens");
-  if (step.first_position != cached.num_positions) return Broken(step, "positions with a gap");
-  if (end > options_.limits.max_context) return Broken(step, "beyond the context");
   if (end > step.blocks.size() * block_size) return Broken(step, "beyond its blocks");
-  if (step.is_prompt && cached.prompt_size != cached.num_positions) {
-    return Broken(step, "a prompt behind generated tokens");
-  }
-  if (!step.is_prompt && (step.token_ids.size() != 1 || step.sampling == nullptr)) {
-    return Broken(step, "a decode is one token in, one out");
-  }
   for (uint32_t i = 0; i * block_size < end; ++i) {
     const uint32_t block = step.blocks[i];
     if (block >= owners_.size()) return Broken(step, absl::StrCat("no block ", block));
@@ -142,13 +164,11 @@ absl::Status FakeRunner::Store(const SequenceStep& step) {
     owners_[block] = step.sequence_id + 1;
   }
   for (size_t i = 0; i < step.token_ids.size(); ++i) {
-    if (step.token_ids[i] >= options_.limits.vocab_size) return Broken(step, "no such token");
     const size_t position = step.first_position + i;
     slots_[size_t{step.blocks[position / block_size]} * block_size + position % block_size] =
         step.token_ids[i];
   }
-  cached.num_positions = static_cast<uint32_t>(end);
-  if (step.is_prompt) cached.prompt_size = cached.num_positions;
+  sequences_.at(step.sequence_id).num_positions = static_cast<uint32_t>(end);
   return absl::OkStatus();
 }
 

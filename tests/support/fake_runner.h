@@ -38,8 +38,8 @@ class StepGate {
 
 // Draws each token as a function of what the sequence's blocks hold, which is what its own earlier
 // steps wrote there: a wrong block table, a lost or a repeated position changes the answer. Fails
-// with DATA_LOSS when a plan breaks a rule of step_plan.h (positions in a row, blocks of one's
-// own).
+// with DATA_LOSS when a plan breaks a rule of step_plan.h (positions in a row, blocks of one's own,
+// each token drawn once, the same tokens again when a sequence begins again at 0).
 class FakeRunner final : public ModelRunner {
  public:
   struct Options {
@@ -87,12 +87,14 @@ class FakeRunner final : public ModelRunner {
   ExpertUsage UsageOf(uint64_t sequence_id) const;
 
  private:
-  // What one sequence has in the cache.
-  struct Cached {
-    uint32_t num_positions = 0;
-    uint32_t prompt_size = 0;
+  struct Known {
+    uint32_t num_positions = 0;       // in the cache
+    uint32_t prompt_size = 0;         // as far as it was seen
+    std::vector<uint32_t> token_ids;  // that ever were in the cache
+    size_t num_drawn_behind = 0;      // of the token drawn last, all the tokens before it
   };
 
+  absl::Status CheckTokens(const SequenceStep& step);
   absl::Status Store(const SequenceStep& step);
   std::vector<uint32_t> Load(const SequenceStep& step) const;
   GeneratedToken Draw(absl::Span<const uint32_t> tokens,
@@ -100,7 +102,7 @@ class FakeRunner final : public ModelRunner {
                       const Sampling& sampling) const;
 
   const Options options_;
-  std::map<uint64_t, Cached> sequences_;
+  std::map<uint64_t, Known> sequences_;
   std::vector<uint32_t> slots_;   // [num_kv_blocks · kv_block_size] token ids
   std::vector<uint64_t> owners_;  // [num_kv_blocks] sequence id + 1; 0 = nobody yet
   Counter num_steps_;

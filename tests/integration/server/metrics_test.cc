@@ -23,6 +23,7 @@ const char* const kNames[] = {
     "pregate_requests_running",
     "pregate_requests_waiting",
     "pregate_finished_total",
+    "pregate_preemptions_total",
     "pregate_time_to_first_token_seconds",
     "pregate_inter_token_latency_seconds",
     "pregate_time_per_output_token_seconds",

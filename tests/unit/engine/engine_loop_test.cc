@@ -198,7 +198,7 @@ TEST_F(EngineLoopTest, FreesACancelledSequenceAtTheNextStepBoundary) {
   reader.AwaitTokens(1);
   gate_.AwaitStep();
   EXPECT_EQ(loop_->load().running, 1u);
-  EXPECT_EQ(loop_->load().kv_blocks_used, 26u);
+  EXPECT_EQ(loop_->load().kv_blocks_used, 1u);
   reader.stream().Cancel();
   gate_.Release();
   EXPECT_EQ(reader.AwaitCompletion().status.code(), absl::StatusCode::kCancelled);
@@ -393,7 +393,7 @@ TEST_F(EngineLoopTest, TellsItsLoad) {
   EXPECT_EQ(loop_->load().last_step, start + seconds(65));
   EXPECT_EQ(loop_->load().running, 2u);
   EXPECT_EQ(loop_->load().waiting, 1u);
-  EXPECT_EQ(loop_->load().kv_blocks_used, 50u);
+  EXPECT_EQ(loop_->load().kv_blocks_used, 2u);
   for (StreamReader* reader : {&first, &second, &third}) reader->stream().Cancel();
   gate_.Open();
   for (StreamReader* reader : {&first, &second, &third}) reader->AwaitCompletion();

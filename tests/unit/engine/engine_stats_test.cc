@@ -44,6 +44,7 @@ TEST(EngineStats, ShowsEveryLabelCombinationFromTheStart) {
                           Pair("kv_cache_blocks{state=\"free\"}", 8),
                           Pair("kv_cache_blocks{state=\"used\"}", 0),
                           Pair("kv_cache_usage_ratio", 0),
+                          Pair("preemptions_total", 0),
                           Pair("prompt_tokens_total{source=\"computed\"}", 0),
                           Pair("prompt_tokens_total{source=\"prefix_cache\"}", 0),
                           Pair("requests_running", 0),

@@ -32,6 +32,18 @@ TEST(BlockPool, LeasesAllOrNothing) {
   EXPECT_TRUE(pool.Reserve(0).has_value());
 }
 
+TEST(BlockPool, ExtendsALeaseByAllOrNothing) {
+  BlockPool pool(4);
+  BlockLease lease = *pool.Reserve(1);
+  EXPECT_TRUE(pool.Extend(lease, 2));
+  EXPECT_THAT(lease.blocks(), ElementsAre(0, 1, 2));
+  EXPECT_FALSE(pool.Extend(lease, 2));
+  EXPECT_THAT(lease.blocks(), ElementsAre(0, 1, 2));
+  EXPECT_EQ(pool.num_free(), 1u);
+  lease = BlockLease();
+  EXPECT_EQ(pool.num_free(), 4u);
+}
+
 TEST(BlockPool, TakesBackWhatALeaseHeld) {
   BlockPool pool(4);
   {

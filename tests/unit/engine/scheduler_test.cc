@@ -161,10 +161,10 @@ TEST_F(SchedulerTest, AdmitsNobodyForWhomAStepHasNoTokens) {
   EXPECT_THAT(Step(), ElementsAre("0:4"));
   EXPECT_EQ(scheduler_->num_running(), 1u);
   EXPECT_EQ(scheduler_->num_places(), 3u);
-  // So who comes later and goes first has to wait for one prompt only.
+  // So nobody is in the way of who comes later and goes first.
   Add(3, 2, Of("", 1));
-  EXPECT_THAT(Step(), ElementsAre("0:2*", "2:2"));
-  EXPECT_THAT(Step(), ElementsAre("0:1*", "2:1*", "1:2"));
+  EXPECT_THAT(Step(), ElementsAre("2:3*", "0:1"));
+  EXPECT_THAT(Step(), ElementsAre("2:1*", "0:1*", "1:2"));
 }
 
 TEST_F(SchedulerTest, ClientsShareThePlaces) {
@@ -187,13 +187,88 @@ TEST_F(SchedulerTest, WaitsForBlocksWithoutLettingASmallerOnePass) {
   EXPECT_THAT(Step(), ElementsAre("1:8*", "2:1*"));
 }
 
-TEST_F(SchedulerTest, ReservesForAllPositionsThatAreEverWritten) {
+TEST_F(SchedulerTest, TakesBlocksAsTokensCome) {
   Start(64, 8, 4);
-  // The 9th token of the second block's end would be the answer's last, which is not fed back.
-  Add(5, 4);
-  Add(5, 5);
-  EXPECT_THAT(Step(), ElementsAre("0:5*"));
-  EXPECT_EQ(scheduler_->blocks().num_used(), 2u);
+  Add(4, 6);
+  EXPECT_THAT(Step(), ElementsAre("0:4*"));
+  EXPECT_EQ(scheduler_->blocks().num_used(), 1u);
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_THAT(Step(), ElementsAre("0:1*"));
+    EXPECT_EQ(scheduler_->blocks().num_used(), 2u);
+  }
+  // The last token is not fed back: no third block is taken for it.
+  EXPECT_THAT(Step(), ElementsAre("0:1*"));
+  EXPECT_EQ(scheduler_->blocks().num_used(), 0u);
+}
+
+TEST_F(SchedulerTest, StopsTheLastInRankWhenBlocksRunOutAndComputesItAgain) {
+  Start(64, 8, 4);
+  const auto first = Add(4, 10);
+  const auto second = Add(4, 6);
+  EXPECT_THAT(Step(), ElementsAre("0:4*", "1:4*"));
+  for (int i = 0; i < 4; ++i) EXPECT_THAT(Step(), ElementsAre("0:1*", "1:1*"));
+  EXPECT_EQ(scheduler_->blocks().num_used(), 4u);
+  // Both want a third block.
+  EXPECT_THAT(Step(), ElementsAre("0:1*"));
+  EXPECT_EQ(scheduler_->blocks().num_used(), 3u);
+  EXPECT_EQ(scheduler_->num_running(), 1u);
+  EXPECT_EQ(scheduler_->num_waiting(), 1u);
+  EXPECT_EQ(scheduler_->num_places(), 0u);
+  for (int i = 0; i < 4; ++i) EXPECT_THAT(Step(), ElementsAre("0:1*"));
+  EXPECT_THAT(Ended(), ElementsAre(absl::StatusCode::kOk));
+  EXPECT_THAT(Step(), ElementsAre("1:4"));
+  EXPECT_THAT(Step(), ElementsAre("1:5*"));
+  EXPECT_THAT(Ended(), ElementsAre(absl::StatusCode::kOk));
+  const std::vector<uint32_t> prompt(4, 1);
+  EXPECT_EQ(TokenIds(first->Take().tokens), TokenIds(runner_->Answer(prompt, Sampling(), 10)));
+  EXPECT_EQ(TokenIds(second->Take().tokens), TokenIds(runner_->Answer(prompt, Sampling(), 6)));
+}
+
+TEST_F(SchedulerTest, StopsTheLowestPriorityFirst) {
+  Start(64, 8, 4);
+  Add(4, 6, Of("", -1));
+  Add(4, 6, Of("", 0));
+  EXPECT_THAT(Step(), ElementsAre("1:4*", "0:4*"));
+  for (int i = 0; i < 4; ++i) EXPECT_THAT(Step(), ElementsAre("1:1*", "0:1*"));
+  EXPECT_THAT(Step(), ElementsAre("1:1*"));
+}
+
+TEST_F(SchedulerTest, LetsAStoppedSequenceGoBeforeNewOnes) {
+  Start(64, 8, 4);
+  Add(4, 7);
+  Add(4, 6);
+  Step();
+  for (int i = 0; i < 5; ++i) Step();
+  EXPECT_EQ(scheduler_->num_waiting(), 1u);
+  Add(1, 1);  // would fit now
+  EXPECT_THAT(Step(), ElementsAre("0:1*"));
+  EXPECT_EQ(scheduler_->num_places(), 0u);
+  EXPECT_THAT(Step(), ElementsAre("1:4"));
+  EXPECT_THAT(Step(), ElementsAre("1:5*"));
+  EXPECT_THAT(Step(), ElementsAre("2:1*"));
+}
+
+TEST_F(SchedulerTest, LeavesABlockFreeForEachSequenceThatANewOneJoins) {
+  Start(64, 8, 4);
+  Add(4, 3);
+  EXPECT_THAT(Step(), ElementsAre("0:4*"));
+  Add(9, 1);  // 3 blocks, and 3 are free
+  EXPECT_THAT(Step(), ElementsAre("0:1*"));
+  EXPECT_EQ(scheduler_->num_places(), 0u);
+  EXPECT_THAT(Step(), ElementsAre("0:1*"));
+  EXPECT_THAT(Step(), ElementsAre("1:9*"));
+}
+
+TEST_F(SchedulerTest, EndsAStoppedSequenceThatIsCancelled) {
+  Start(64, 8, 4);
+  Add(4, 9);
+  const auto stopped = Add(4, 6);
+  for (int i = 0; i < 6; ++i) Step();
+  EXPECT_EQ(scheduler_->num_waiting(), 1u);
+  stopped->Cancel();
+  EXPECT_THAT(Step(), ElementsAre("0:1*"));
+  EXPECT_THAT(Ended(), ElementsAre(absl::StatusCode::kCancelled));
+  EXPECT_EQ(scheduler_->num_waiting(), 0u);
 }
 
 TEST_F(SchedulerTest, DropsACancelledSequenceInTheMiddleOfItsPrompt) {
@@ -201,7 +276,7 @@ TEST_F(SchedulerTest, DropsACancelledSequenceInTheMiddleOfItsPrompt) {
   const auto stream = Add(20, 5);
   Add(1, 1);
   EXPECT_THAT(Step(), ElementsAre("0:4"));
-  EXPECT_EQ(scheduler_->blocks().num_used(), 6u);
+  EXPECT_EQ(scheduler_->blocks().num_used(), 5u);
   stream->Cancel();
   EXPECT_THAT(Step(), ElementsAre("1:1*"));
   EXPECT_THAT(Ended(), ElementsAre(absl::StatusCode::kCancelled, absl::StatusCode::kOk));

@@ -26,7 +26,7 @@ class SequenceTest : public ::testing::Test {
     request.stopping = std::move(stopping);
     request.deadline = deadline;
     Sequence sequence(3, std::move(request), stream_, clock_.Now());
-    sequence.Admit(*pool_.Reserve(4));
+    sequence.Admit(*pool_.Reserve(4), {clock_.Now(), 0});
     return sequence;
   }
 
@@ -57,7 +57,7 @@ class SequenceTest : public ::testing::Test {
 TEST_F(SequenceTest, PlansItsPromptInPiecesAndThenTokenByToken) {
   Sequence sequence = Make({10, 11, 12}, {.max_tokens = 3});
   EXPECT_EQ(sequence.max_positions(), 5u);
-  EXPECT_TRUE(sequence.in_prefill());
+  EXPECT_FALSE(sequence.is_generating());
   EXPECT_EQ(sequence.num_ready(), 3u);
 
   SequenceStep step = sequence.Plan(2, clock_.Now());
@@ -78,13 +78,51 @@ TEST_F(SequenceTest, PlansItsPromptInPiecesAndThenTokenByToken) {
   result.token.emplace().token_id = 20;
   EXPECT_FALSE(sequence.Apply(step, std::move(result), clock_.Now(), stats_).has_value());
 
-  EXPECT_FALSE(sequence.in_prefill());
+  EXPECT_TRUE(sequence.is_generating());
   EXPECT_EQ(sequence.num_ready(), 1u);
   step = sequence.Plan(1, clock_.Now());
   EXPECT_THAT(step.token_ids, ElementsAre(20));
   EXPECT_EQ(step.first_position, 3u);
   EXPECT_FALSE(step.is_prompt);
   EXPECT_NE(step.sampling, nullptr);
+}
+
+TEST_F(SequenceTest, IsComputedAgainAndGoesOnWhereItWas) {
+  Sequence sequence = Make({10, 11, 12}, {.max_tokens = 9});
+  Step(sequence, 3, 20);
+  Step(sequence, 1, 21);
+  Step(sequence, 1, 22);
+  const Rank rank = sequence.rank();
+  sequence.Preempt();
+  EXPECT_EQ(pool_.num_used(), 0u);
+  sequence.Admit(*pool_.Reserve(2), {clock_.Now() + seconds(9), 9});
+  EXPECT_EQ(sequence.rank(), rank);
+  EXPECT_FALSE(sequence.is_generating());
+
+  // First what was given, then what was generated; nothing that is known is drawn again.
+  EXPECT_EQ(sequence.num_ready(), 3u);
+  SequenceStep step = sequence.Plan(3, clock_.Now());
+  EXPECT_THAT(step.token_ids, ElementsAre(10, 11, 12));
+  EXPECT_EQ(step.first_position, 0u);
+  EXPECT_TRUE(step.is_prompt);
+  EXPECT_EQ(step.sampling, nullptr);
+  EXPECT_FALSE(sequence.Apply(step, {}, clock_.Now(), stats_).has_value());
+  EXPECT_EQ(sequence.num_ready(), 3u);
+  step = sequence.Plan(1, clock_.Now());
+  EXPECT_THAT(step.token_ids, ElementsAre(20));
+  EXPECT_FALSE(step.is_prompt);
+  EXPECT_EQ(step.sampling, nullptr);
+  EXPECT_FALSE(sequence.Apply(step, {}, clock_.Now(), stats_).has_value());
+  step = sequence.Plan(2, clock_.Now());
+  EXPECT_THAT(step.token_ids, ElementsAre(21, 22));
+  EXPECT_EQ(step.first_position, 4u);
+  EXPECT_NE(step.sampling, nullptr);
+  SequenceResult result;
+  result.token.emplace().token_id = 23;
+  sequence.Apply(step, std::move(result), clock_.Now(), stats_);
+
+  EXPECT_THAT(TokenIds(stream_->Take().tokens), ElementsAre(20, 21, 22, 23));
+  EXPECT_EQ(Stats().value("prompt_tokens_total{source=\"computed\"}"), 3);
 }
 
 TEST_F(SequenceTest, EndsWithLengthAtMaxTokens) {
