@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_format.h"
 #include "core/base/check.h"
 
 namespace pregate {
@@ -26,7 +27,8 @@ Scheduler::Scheduler(const Limits& limits, EngineStats& stats)
       max_running_(std::min(limits.max_running, limits.max_batch_tokens)),
       kv_block_size_(limits.kv_block_size),
       stats_(stats),
-      blocks_(limits.num_kv_blocks) {
+      blocks_(limits.num_kv_blocks),
+      rate_(limits.max_batch_tokens) {
   PREGATE_CHECK(max_running_ > 0 && kv_block_size_ > 0);
   running_.reserve(max_running_);
   planned_.reserve(max_running_);
@@ -39,6 +41,7 @@ void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
 }
 
 const StepPlan& Scheduler::Plan(TimePoint now) {
+  planned_at_ = now;
   DropEnded(now);
   GrowOrPreempt();
   AdmitWaiting(now);
@@ -64,6 +67,7 @@ void Scheduler::Apply(StepResult result, TimePoint now) {
                 " results for ",
                 planned_.size(),
                 " sequences");
+  rate_.OnStep(plan_.num_tokens(), now - planned_at_);
   for (size_t i = 0; i < planned_.size(); ++i) {
     std::unique_ptr<Sequence>& sequence = running_[planned_[i]];
     if (plan_.sequences[i].sampling != nullptr) waiting_.OnGenerated(*sequence);
@@ -98,12 +102,31 @@ void Scheduler::DropEnded(TimePoint now) {
     }
     std::erase(*admitted, nullptr);
   }
-  const auto is_over = [now](const Sequence& sequence) {
-    return sequence.EndedOutside(now).has_value();
+  const auto is_over = [&](const Sequence& sequence) {
+    return sequence.EndedOutside(now).has_value() || CannotMakeIt(sequence, now);
   };
+  bool refused = false;
   for (auto& sequence : waiting_.TakeIf(is_over)) {
-    Deliver(*sequence, *sequence->EndedOutside(now), now);  // once ended it stays so
+    std::optional<Ending> ending = sequence->EndedOutside(now);
+    refused |= !ending.has_value();
+    Deliver(*sequence, ending.has_value() ? *std::move(ending) : Refusal(*sequence, now), now);
   }
+  if (refused) rate_.OnRefusal();
+}
+
+bool Scheduler::CannotMakeIt(const Sequence& waiting, TimePoint now) const {
+  return waiting.deadline().has_value() &&
+         rate_.AtLeast(waiting.prompt_size()) > *waiting.deadline() - now;
+}
+
+Ending Scheduler::Refusal(const Sequence& waiting, TimePoint now) const {
+  return {.status = absl::DeadlineExceededError(absl::StrFormat(
+              "the request's deadline cannot be met: a prompt of %d tokens takes at least %.3g s "
+              "to the first token, and %.3g s are left",
+              waiting.prompt_size(),
+              ToSeconds(rate_.AtLeast(waiting.prompt_size())),
+              ToSeconds(*waiting.deadline() - now))),
+          .stop_token_id = {}};
 }
 
 // Leaves in running_ those that have blocks for all of their tokens.

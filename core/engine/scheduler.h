@@ -11,6 +11,7 @@
 #include "core/engine/kv_blocks.h"
 #include "core/engine/sequence.h"
 #include "core/engine/step_plan.h"
+#include "core/engine/step_rate.h"
 
 namespace pregate {
 
@@ -50,9 +51,10 @@ class Scheduler {
   // Queues a sequence whose max_positions() fit into the KV blocks.
   void Add(std::unique_ptr<Sequence> sequence);
 
-  // Drops what the readers or the deadlines have ended, admits and plans the next step, which then
-  // has to be followed by Apply or FailStep. Empty only when nothing is left to do. The plan stays
-  // valid until then.
+  // Drops what the readers or the deadlines have ended, and what waits for its first step and could
+  // not have its first token by its deadline even now (StepRate); admits and plans the next step,
+  // which then has to be followed by Apply or FailStep. Empty only when nothing is left to do. The
+  // plan stays valid until then.
   const StepPlan& Plan(TimePoint now);
   // The step of the last Plan has run; delivers its tokens.
   void Apply(StepResult result, TimePoint now);
@@ -76,6 +78,8 @@ class Scheduler {
 
  private:
   void DropEnded(TimePoint now);
+  bool CannotMakeIt(const Sequence& waiting, TimePoint now) const;
+  Ending Refusal(const Sequence& waiting, TimePoint now) const;
   void GrowOrPreempt();
   void AdmitWaiting(TimePoint now);
   bool PreemptedIsNext() const;
@@ -92,6 +96,8 @@ class Scheduler {
   std::vector<std::unique_ptr<Sequence>> running_;    // by rank
   std::vector<std::unique_ptr<Sequence>> preempted_;  // by rank; of running_ once
   uint64_t num_admitted_ = 0;
+  StepRate rate_;
+  TimePoint planned_at_ = {};
   bool short_of_blocks_ = false;  // for the next of waiting_, at the last Plan
   StepPlan plan_;
   std::vector<size_t> planned_;  // places in running_, one per sequence of plan_

@@ -46,6 +46,7 @@ class Sequence {
   const std::string& client() const { return client_; }
   TimePoint submitted() const { return submitted_; }
   uint32_t prompt_size() const { return prompt_size_; }
+  std::optional<TimePoint> deadline() const { return deadline_; }
 
   // Positions it may ever write to the KV cache.
   uint32_t max_positions() const;

@@ -88,7 +88,6 @@ class Simulation {
       Arrive(step);
       React(step);
       Step(step);
-      clock_.Advance(kStepTime);
     }
     CheckEnd();
   }
@@ -138,8 +137,9 @@ class Simulation {
     const StepPlan& plan = scheduler_.Plan(clock_.Now());
     Collect();
     CheckPlan(plan, step);
-    if (plan.sequences.empty()) return;
+    if (plan.sequences.empty()) return clock_.Advance(kStepTime);
     absl::StatusOr<StepResult> result = runner_.Run(plan);
+    clock_.Advance(kStepTime);
     RC_ASSERT(result.status() == absl::OkStatus());
     scheduler_.Apply(*std::move(result), clock_.Now());
     Collect();
@@ -156,6 +156,7 @@ class Simulation {
       if (!batch.completion.has_value()) continue;
       RC_ASSERT(!observed_[i].completion.has_value());
       observed_[i].completion = std::move(batch.completion);
+      CheckDeadline(i);
     }
   }
 
@@ -224,6 +225,18 @@ class Simulation {
     const double preemptions = stats.value("preemptions_total");
     RC_ASSERT((!has_blocks_for_all() || preemptions == 0));
     RC_TAG(preemptions > 0 ? "preempted" : "never preempted");
+  }
+
+  // Who is told that his deadline cannot be met never began, and would have been too late even if
+  // every step from now on had been his.
+  void CheckDeadline(size_t i) {
+    const Request& request = scripts_[i].request;
+    const Completion& completion = *observed_[i].completion;
+    if (!absl::IsDeadlineExceeded(completion.status) || clock_.Now() >= *request.deadline) return;
+    RC_ASSERT(!observed_[i].planned);
+    const size_t steps =
+        (request.prompt_token_ids.size() + limits_.max_batch_tokens - 1) / limits_.max_batch_tokens;
+    RC_ASSERT(clock_.Now() + steps * kStepTime > *request.deadline);
   }
 
   static void CheckReason(const Script& script, const Completion& completion) {

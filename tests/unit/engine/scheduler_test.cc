@@ -70,6 +70,7 @@ class SchedulerTest : public ::testing::Test {
     }
     if (plan.sequences.empty()) return shape;
     absl::StatusOr<StepResult> result = runner_->Run(plan);
+    clock_.Advance(step_time_);
     EXPECT_TRUE(result.ok()) << result.status();
     if (result.ok()) scheduler_->Apply(*std::move(result), clock_.Now());
     return shape;
@@ -85,6 +86,7 @@ class SchedulerTest : public ::testing::Test {
   }
 
   FakeClock clock_;
+  Duration step_time_ = {};
   EngineStats stats_;
   std::optional<FakeRunner> runner_;
   std::optional<Scheduler> scheduler_;
@@ -297,6 +299,35 @@ TEST_F(SchedulerTest, NeverRunsWhatHasExpiredOrBeenCancelledInTheQueue) {
                           absl::StatusCode::kCancelled,
                           absl::StatusCode::kOk));
   EXPECT_TRUE(scheduler_->empty());
+}
+
+TEST_F(SchedulerTest, DropsBeforeItsPrefillWhatCannotMakeItsDeadline) {
+  Start(4, 1, 64);
+  step_time_ = seconds(2);
+  Add(4, 3);
+  Add(9, 1, Until(clock_.Now() + seconds(9)));  // takes three steps
+  Add(9, 1, Until(clock_.Now() + seconds(60)));
+  EXPECT_THAT(Step(), ElementsAre("0:4*"));
+  EXPECT_THAT(Step(), ElementsAre("0:1*"));
+  EXPECT_EQ(scheduler_->num_waiting(), 2u);
+  EXPECT_THAT(Step(), ElementsAre("0:1*"));
+  const std::vector<Scheduler::Ended> ended = scheduler_->TakeEnded();
+  ASSERT_EQ(ended.size(), 2u);
+  EXPECT_EQ(
+      ended[0].completion.status,
+      absl::DeadlineExceededError("the request's deadline cannot be met: a prompt of 9 tokens "
+                                  "takes at least 6 s to the first token, and 5 s are left"));
+  EXPECT_TRUE(ended[1].completion.status.ok());
+  EXPECT_THAT(Step(), ElementsAre("2:4"));
+}
+
+TEST_F(SchedulerTest, NeverDropsForAnEstimateWhatHasBegun) {
+  Start(4, 1, 64);
+  step_time_ = seconds(2);
+  Add(8, 1, Until(clock_.Now() + seconds(3)));
+  EXPECT_THAT(Step(), ElementsAre("0:4"));
+  EXPECT_THAT(Step(), ElementsAre("0:4*"));
+  EXPECT_THAT(Ended(), ElementsAre(absl::StatusCode::kDeadlineExceeded));
 }
 
 TEST_F(SchedulerTest, StopsARunningSequenceAtItsDeadline) {
