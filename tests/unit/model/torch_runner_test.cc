@@ -7,7 +7,11 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <memory>
+#include <utility>
+#include <vector>
 
+#include "core/engine/scheduler.h"
 #include "core/kernel/sampling.h"
 #include "core/model/load_model.h"
 #include "tests/support/recorded_stats.h"
@@ -293,6 +297,64 @@ TEST_F(TorchRunnerTest, ShowsItsMemory) {
     EXPECT_GT(stats.value(absl::StrCat("device_memory_bytes{pool=\"", pool, "\"}")), 0);
   }
   EXPECT_EQ(stats.violation(), "");
+}
+
+// What a few requests get from a scheduler over `runner` with so many KV blocks, the logprobs to
+// the bit, and the number of preemptions.
+std::vector<std::vector<std::pair<uint32_t, float>>> Answers(TorchRunner& runner,
+                                                             uint32_t num_kv_blocks,
+                                                             double& preemptions) {
+  EngineStats stats;
+  Scheduler scheduler({.max_batch_tokens = 24,
+                       .max_running = 4,
+                       .kv_block_size = runner.limits().kv_block_size,
+                       .num_kv_blocks = num_kv_blocks},
+                      stats);
+  std::vector<std::shared_ptr<ResponseStream>> streams;
+  for (uint32_t i = 0; i < 4; ++i) {
+    Request request;
+    for (uint32_t k = 0; k < 9 + 5 * i; ++k) request.prompt_token_ids.push_back((7 * i + k) % 60);
+    request.stopping.max_tokens = 30;
+    request.sampling.seed = i;
+    request.sampling.temperature = i % 2 == 0 ? 1.f : 0.f;
+    request.sampling.logprobs = 0;
+    streams.push_back(std::make_shared<ResponseStream>());
+    scheduler.Add(std::make_unique<Sequence>(
+        100 * num_kv_blocks + i, std::move(request), streams.back(), TimePoint()));
+  }
+  while (!scheduler.empty()) {
+    absl::StatusOr<StepResult> result = runner.Run(scheduler.Plan(TimePoint()));
+    EXPECT_TRUE(result.ok()) << result.status();
+    if (!result.ok()) return {};
+    scheduler.Apply(*std::move(result), TimePoint());
+  }
+  for (const Scheduler::Ended& ended : scheduler.TakeEnded()) {
+    EXPECT_TRUE(ended.completion.status.ok()) << ended.completion.status;
+  }
+  std::vector<std::vector<std::pair<uint32_t, float>>> answers;
+  for (const auto& stream : streams) {
+    auto& answer = answers.emplace_back();
+    for (const GeneratedToken& token : stream->Take().tokens) {
+      answer.emplace_back(token.token_id, token.logprob->logprob);
+    }
+  }
+  RecordedStats recorded;
+  stats.Visit({.kv_blocks_total = 1}, recorded);
+  preemptions = recorded.value("preemptions_total");
+  return answers;
+}
+
+TEST_F(TorchRunnerTest, GivesAPreemptedSequenceTheSameBits) {
+  for (const TinyModel& model : {MakeTinyQwen3Moe(Dtype::kBfloat16), MakeTinySwitch()}) {
+    const auto runner = Load(model);
+    ASSERT_TRUE(runner.ok()) << runner.status();
+    double preemptions = 0;
+    const auto undisturbed = Answers(**runner, 64, preemptions);
+    EXPECT_EQ(preemptions, 0);
+    EXPECT_THAT(undisturbed, testing::Each(testing::SizeIs(30)));
+    EXPECT_EQ(Answers(**runner, 8, preemptions), undisturbed);
+    EXPECT_GT(preemptions, 0);
+  }
 }
 
 }  // namespace
