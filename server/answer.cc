@@ -67,6 +67,7 @@ v1::Finished Answer::finished() const {
 v1::Summary Answer::summary() const {
   v1::Summary wire;
   wire.mutable_usage()->set_prompt_tokens(completion_.prompt_tokens);
+  wire.mutable_usage()->set_cached_prompt_tokens(completion_.cached_prompt_tokens);
   wire.mutable_usage()->set_completion_tokens(completion_tokens_);
   wire.mutable_timings()->set_queue_seconds(completion_.queue_seconds);
   wire.mutable_timings()->set_prefill_seconds(completion_.prefill_seconds);

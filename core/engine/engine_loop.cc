@@ -146,6 +146,7 @@ void EngineLoop::Settle() {
     load_.running = scheduler_.num_running();
     load_.waiting = scheduler_.num_waiting();
     load_.kv_blocks_used = scheduler_.blocks().num_used();
+    load_.kv_blocks_cached = scheduler_.blocks().num_cached();
     const uint32_t capacity = max_queued_ + scheduler_.num_places();
     room_ = capacity - std::min(capacity, load_.waiting);
   }

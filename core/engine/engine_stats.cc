@@ -74,6 +74,10 @@ void EngineStats::OnStep(Phase phase, size_t sequences, size_t tokens, Duration 
 
 void EngineStats::OnPromptTokens(size_t tokens) { prompt_tokens_.Add(static_cast<double>(tokens)); }
 
+void EngineStats::OnCachedPromptTokens(size_t tokens) {
+  cached_prompt_tokens_.Add(static_cast<double>(tokens));
+}
+
 void EngineStats::OnPreemption() { preemptions_.Add(); }
 
 void EngineStats::OnFirstToken(Duration since_submit) {
@@ -150,12 +154,14 @@ void EngineStats::VisitRequests(const EngineLoad& load, StatsVisitor& visitor) c
 }
 
 void EngineStats::VisitPrompts(StatsVisitor& visitor) const {
-  // No prefix is shared between requests yet: every prompt token is computed.
   constexpr char kPromptHelp[] =
       "Prompt tokens processed, by where their keys and values are from.";
   visitor.OnCounter(
       "prompt_tokens_total", kPromptHelp, {{"source", "computed"}}, prompt_tokens_.value());
-  visitor.OnCounter("prompt_tokens_total", kPromptHelp, {{"source", "prefix_cache"}}, 0);
+  visitor.OnCounter("prompt_tokens_total",
+                    kPromptHelp,
+                    {{"source", "prefix_cache"}},
+                    cached_prompt_tokens_.value());
   visitor.OnHistogram(
       "request_prompt_tokens", "Prompt tokens of a request.", {}, request_prompt_tokens_.Read());
 }
@@ -181,10 +187,11 @@ void EngineStats::VisitSteps(const EngineLoad& load, StatsVisitor& visitor) cons
   visitor.OnHistogram("batch_tokens", "Tokens in a step.", {}, batch_tokens_.Read());
   constexpr char kBlocksHelp[] = "Blocks of the KV cache, by state.";
   const double used = load.kv_blocks_used;
+  const double cached = load.kv_blocks_cached;
   const double total = load.kv_blocks_total;
-  visitor.OnGauge("kv_cache_blocks", kBlocksHelp, {{"state", "free"}}, total - used);
+  visitor.OnGauge("kv_cache_blocks", kBlocksHelp, {{"state", "free"}}, total - used - cached);
   visitor.OnGauge("kv_cache_blocks", kBlocksHelp, {{"state", "used"}}, used);
-  visitor.OnGauge("kv_cache_blocks", kBlocksHelp, {{"state", "cached"}}, 0);
+  visitor.OnGauge("kv_cache_blocks", kBlocksHelp, {{"state", "cached"}}, cached);
   visitor.OnGauge(
       "kv_cache_usage_ratio", "Share of the KV cache's blocks in use, 0 to 1.", {}, used / total);
 }

@@ -22,6 +22,8 @@ class EngineStats {
   void OnStep(Phase phase, size_t sequences, size_t tokens, Duration duration);
   // Prompt tokens whose keys and values a step has computed.
   void OnPromptTokens(size_t tokens);
+  // Those that were found in the KV cache instead.
+  void OnCachedPromptTokens(size_t tokens);
   // A sequence whose KV blocks were taken.
   void OnPreemption();
   // A token that was delivered: a request's first, so long after Submit, or a later one, so long
@@ -52,6 +54,7 @@ class EngineStats {
   Histogram request_decode_seconds_;
   Histogram request_duration_seconds_;
   Counter prompt_tokens_;
+  Counter cached_prompt_tokens_;
   Histogram request_prompt_tokens_;
   std::array<Counter, kPhases> steps_;
   std::array<Histogram, kPhases> step_seconds_;

@@ -39,6 +39,7 @@ struct Completion {
   // With kStop: the id that matched; it is not among the tokens.
   std::optional<uint32_t> stop_token_id = std::nullopt;
   uint32_t prompt_tokens = 0;
+  uint32_t cached_prompt_tokens = 0;  // of these, those whose keys and values others had computed
   uint32_t completion_tokens = 0;
   double queue_seconds = 0;    // from Submit to the first step
   double prefill_seconds = 0;  // from the first step to the first token

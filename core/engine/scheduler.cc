@@ -27,7 +27,7 @@ Scheduler::Scheduler(const Limits& limits, EngineStats& stats)
       max_running_(std::min(limits.max_running, limits.max_batch_tokens)),
       kv_block_size_(limits.kv_block_size),
       stats_(stats),
-      blocks_(limits.num_kv_blocks),
+      blocks_(limits.num_kv_blocks, limits.kv_block_size),
       rate_(limits.max_batch_tokens) {
   PREGATE_CHECK(max_running_ > 0 && kv_block_size_ > 0);
   running_.reserve(max_running_);
@@ -73,6 +73,7 @@ void Scheduler::Apply(StepResult result, TimePoint now) {
     if (plan_.sequences[i].sampling != nullptr) waiting_.OnGenerated(*sequence);
     std::optional<Ending> ending =
         sequence->Apply(plan_.sequences[i], std::move(result.sequences[i]), now, stats_);
+    blocks_.Publish(sequence->lease(), sequence->computed());
     if (ending.has_value()) End(sequence, *std::move(ending), now);
   }
   std::erase(running_, nullptr);
@@ -114,9 +115,16 @@ void Scheduler::DropEnded(TimePoint now) {
   if (refused) rate_.OnRefusal();
 }
 
+// From now on to its first token.
+Duration Scheduler::AtLeast(const Sequence& waiting) const {
+  return rate_.AtLeast(waiting.prompt_size() - blocks_.NumReusable(waiting.tokens()));
+}
+
 bool Scheduler::CannotMakeIt(const Sequence& waiting, TimePoint now) const {
-  return waiting.deadline().has_value() &&
-         rate_.AtLeast(waiting.prompt_size()) > *waiting.deadline() - now;
+  if (!waiting.deadline().has_value()) return false;
+  const Duration left = *waiting.deadline() - now;
+  // Few get as far as to be looked up.
+  return rate_.AtLeast(waiting.prompt_size()) > left && AtLeast(waiting) > left;
 }
 
 Ending Scheduler::Refusal(const Sequence& waiting, TimePoint now) const {
@@ -124,7 +132,7 @@ Ending Scheduler::Refusal(const Sequence& waiting, TimePoint now) const {
               "the request's deadline cannot be met: a prompt of %d tokens takes at least %.3g s "
               "to the first token, and %.3g s are left",
               waiting.prompt_size(),
-              ToSeconds(rate_.AtLeast(waiting.prompt_size())),
+              ToSeconds(AtLeast(waiting)),
               ToSeconds(*waiting.deadline() - now))),
           .stop_token_id = {}};
 }
@@ -133,9 +141,7 @@ Ending Scheduler::Refusal(const Sequence& waiting, TimePoint now) const {
 void Scheduler::GrowOrPreempt() {
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence& sequence = *running_[i];
-    const auto held = static_cast<uint32_t>(sequence.lease().blocks().size());
-    const uint32_t more = BlocksFor(sequence.num_tokens(), kv_block_size_) - held;
-    while (i < running_.size() && !blocks_.Extend(sequence.lease(), more)) {
+    while (i < running_.size() && !blocks_.Extend(sequence.lease(), sequence.num_tokens())) {
       // The last in rank, which is at worst this one.
       running_.back()->Preempt();
       stats_.OnPreemption();
@@ -152,8 +158,9 @@ void Scheduler::AdmitWaiting(TimePoint now) {
   while (budget > 0 && running_.size() < max_running_ && num_waiting() > 0) {
     const bool resumes = PreemptedIsNext();
     const Sequence& next = resumes ? *preempted_.front() : *waiting_.Next();
-    const uint32_t needed = BlocksFor(next.num_tokens(), kv_block_size_);
-    short_of_blocks_ = needed + running_.size() > blocks_.num_free();
+    std::optional<BlockLease> lease =
+        blocks_.Reserve(next.tokens(), static_cast<uint32_t>(running_.size()));
+    short_of_blocks_ = !lease.has_value();
     if (short_of_blocks_) return;
     std::unique_ptr<Sequence> sequence;
     if (resumes) {
@@ -162,8 +169,9 @@ void Scheduler::AdmitWaiting(TimePoint now) {
     } else {
       sequence = waiting_.Pop(now);
     }
-    sequence->Admit(*blocks_.Reserve(needed),
-                    {FairQueue::RankOf(now, sequence->priority()), num_admitted_++});
+    const uint32_t num_computed = lease->num_published() * kv_block_size_;
+    const Rank rank = {FairQueue::RankOf(now, sequence->priority()), num_admitted_++};
+    sequence->Admit(*std::move(lease), num_computed, rank, stats_);
     budget -= std::min(budget, sequence->num_ready());
     InsertByRank(std::move(sequence), running_);
   }

@@ -29,6 +29,8 @@ namespace pregate {
 // behind in the end, each sequence comes to be the first: all of them end. Against thrashing, a
 // sequence joins others only when, beside its own blocks, one is free for each of them.
 //
+// What sequences have computed others reuse (BlockPool), if their tokens begin alike.
+//
 // Not thread-safe.
 class Scheduler {
  public:
@@ -78,6 +80,7 @@ class Scheduler {
 
  private:
   void DropEnded(TimePoint now);
+  Duration AtLeast(const Sequence& waiting) const;
   bool CannotMakeIt(const Sequence& waiting, TimePoint now) const;
   Ending Refusal(const Sequence& waiting, TimePoint now) const;
   void GrowOrPreempt();

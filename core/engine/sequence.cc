@@ -38,8 +38,13 @@ Sequence::Sequence(uint64_t id,
 // The last token that may be generated is never fed back.
 uint32_t Sequence::max_positions() const { return prompt_size_ + max_tokens_ - 1; }
 
-void Sequence::Admit(BlockLease lease, Rank rank) {
+void Sequence::Admit(BlockLease lease, uint32_t num_computed, Rank rank, EngineStats& stats) {
   lease_ = std::move(lease);
+  num_computed_ = num_computed;
+  // What it lost and finds again was counted the first time.
+  const uint32_t found = std::max(num_counted_, std::min(num_computed, prompt_size_));
+  stats.OnCachedPromptTokens(found - num_counted_);
+  num_cached_ += found - std::exchange(num_counted_, found);
   if (!rank_.has_value()) rank_ = rank;
 }
 
@@ -129,6 +134,7 @@ Completion Sequence::Complete(Ending ending, TimePoint now, EngineStats& stats) 
       .reason = ending.reason,
       .stop_token_id = ending.stop_token_id,
       .prompt_tokens = prompt_size_,
+      .cached_prompt_tokens = num_cached_,
       .completion_tokens = static_cast<uint32_t>(tokens_.size()) - prompt_size_,
       .queue_seconds = ToSeconds(first_step - submitted_),
       .prefill_seconds = ToSeconds(first_token - first_step),

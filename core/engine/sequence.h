@@ -51,15 +51,18 @@ class Sequence {
   // Positions it may ever write to the KV cache.
   uint32_t max_positions() const;
 
-  // It may run from now on, with blocks that hold num_tokens() before each Plan.
-  void Admit(BlockLease lease, Rank rank);
+  // It may run from now on, with blocks for num_tokens() before each Plan; in these are the keys
+  // and values of the first `num_computed` tokens, which are counted in `stats`.
+  void Admit(BlockLease lease, uint32_t num_computed, Rank rank, EngineStats& stats);
   // Takes its blocks, until the next Admit.
   void Preempt();
   BlockLease& lease() { return lease_; }
   // That of the first Admit, which there was.
   Rank rank() const { return *rank_; }
 
-  // The prompt and what was generated.
+  // The prompt and what was generated; of these, the first that are in the KV cache.
+  absl::Span<const uint32_t> tokens() const { return tokens_; }
+  absl::Span<const uint32_t> computed() const { return tokens().first(num_computed_); }
   uint32_t num_tokens() const { return static_cast<uint32_t>(tokens_.size()); }
   // Only the last generated token is missing in the KV cache; else prompt or older ones are, too.
   bool is_generating() const { return num_computed_ >= prompt_size_ && num_missing() == 1; }
@@ -101,6 +104,7 @@ class Sequence {
   std::vector<uint32_t> tokens_;  // the prompt, then those delivered
   uint32_t num_computed_ = 0;     // tokens whose keys and values are in the cache
   uint32_t num_counted_ = 0;      // prompt tokens in the stats
+  uint32_t num_cached_ = 0;       // of these, those that were found
   BlockLease lease_;
   ExpertUsage expert_usage_;
 

@@ -20,10 +20,11 @@ struct SequenceStep {
   uint64_t sequence_id = 0;
   absl::Span<const uint32_t> token_ids;  // at least one
   // Of token_ids[0]; keys and values of all earlier positions are in the cache.
-  // A sequence may begin again at 0 with the tokens it had: its blocks were taken meanwhile.
+  // Others may have put them there, in blocks that they share. A sequence may begin again with the
+  // tokens it had: its blocks were taken meanwhile.
   uint32_t first_position = 0;
-  // KV blocks of the sequence in order of position: position p is slot p % block_size of blocks[p /
-  // block_size].
+  // KV blocks of the sequence; those from first_position on nobody else has. In order of position:
+  // position p is slot p % block_size of blocks[p / block_size].
   absl::Span<const uint32_t> blocks;
   bool is_prompt = false;  // all the tokens were given; else all were generated
   // Set: draw the token that follows the last one; unset: more is known already.

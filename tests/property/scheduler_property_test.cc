@@ -208,6 +208,8 @@ class Simulation {
     RC_ASSERT(scheduler_.empty());
     RC_ASSERT(scheduler_.blocks().num_used() == 0u);
     uint64_t delivered = 0;
+    uint64_t admitted_prompt_tokens = 0;
+    uint64_t cached_prompt_tokens = 0;
     for (size_t i = 0; i < scripts_.size(); ++i) {
       RC_ASSERT(observed_[i].completion.has_value());
       const Completion& completion = *observed_[i].completion;
@@ -215,6 +217,8 @@ class Simulation {
       CheckReason(scripts_[i], completion);
       RC_ASSERT((completion.expert_usage == runner_.UsageOf(i)));
       delivered += observed_[i].tokens.size();
+      if (!observed_[i].tokens.empty()) admitted_prompt_tokens += completion.prompt_tokens;
+      cached_prompt_tokens += completion.cached_prompt_tokens;
     }
     RecordedStats stats;
     stats_.Visit({}, stats);
@@ -222,6 +226,11 @@ class Simulation {
                   stats.count("inter_token_latency_seconds") ==
               delivered);
     RC_ASSERT(stats.count("request_duration_seconds") == scripts_.size());
+    const double cached = stats.value("prompt_tokens_total{source=\"prefix_cache\"}");
+    const double computed = stats.value("prompt_tokens_total{source=\"computed\"}");
+    RC_ASSERT(cached == static_cast<double>(cached_prompt_tokens));
+    RC_ASSERT(computed + cached >= static_cast<double>(admitted_prompt_tokens));
+    RC_TAG(cached > 0 ? "reused" : "never reused");
     const double preemptions = stats.value("preemptions_total");
     RC_ASSERT((!has_blocks_for_all() || preemptions == 0));
     RC_TAG(preemptions > 0 ? "preempted" : "never preempted");

@@ -39,7 +39,10 @@ Request AnyRequest(const ModelRunner::Limits& limits) {
       std::min(limits.max_context, limits.num_kv_blocks * limits.kv_block_size);
   Request request;
   const auto prompt_size = *rc::gen::inRange<uint32_t>(1, context);
-  request.prompt_token_ids = *rc::gen::container<std::vector<uint32_t>>(prompt_size, token_id);
+  // Many begin alike.
+  const auto num_common = *rc::gen::inRange<uint32_t>(0, prompt_size + 1);
+  request.prompt_token_ids.assign(num_common, 1);
+  for (uint32_t i = num_common; i < prompt_size; ++i) request.prompt_token_ids.push_back(*token_id);
   request.stopping.max_tokens = *rc::gen::inRange<uint32_t>(1, context - prompt_size + 1);
   request.stopping.stop_token_ids =
       *rc::gen::container<std::vector<uint32_t>>(*rc::gen::element<size_t>(0, 0, 1, 3), token_id);

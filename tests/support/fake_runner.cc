@@ -36,13 +36,16 @@ FakeRunner::RecordedStep Record(const StepPlan& plan) {
   return recorded;
 }
 
-absl::Status CheckDistinct(const StepPlan& plan) {
+absl::Status CheckDistinct(const StepPlan& plan, uint32_t block_size) {
   std::set<uint64_t> ids;
-  std::set<uint32_t> blocks;
+  std::map<uint32_t, int> places;
   for (const SequenceStep& step : plan.sequences) {
     if (!ids.insert(step.sequence_id).second) return Broken(step, "planned twice");
-    for (const uint32_t block : step.blocks) {
-      if (!blocks.insert(block).second) return Broken(step, "a block has two places");
+    for (const uint32_t block : step.blocks) ++places[block];
+  }
+  for (const SequenceStep& step : plan.sequences) {
+    for (size_t i = step.first_position / block_size; i < step.blocks.size(); ++i) {
+      if (places[step.blocks[i]] > 1) return Broken(step, "writes a block that has two places");
     }
   }
   return absl::OkStatus();
@@ -92,8 +95,7 @@ FakeRunner::FakeRunner(Options options)
                       options.end_token_id <= options.limits.vocab_size);
         return std::move(options);
       }()),
-      slots_(size_t{options_.limits.num_kv_blocks} * options_.limits.kv_block_size),
-      owners_(options_.limits.num_kv_blocks) {}
+      slots_(size_t{options_.limits.num_kv_blocks} * options_.limits.kv_block_size) {}
 
 absl::StatusOr<StepResult> FakeRunner::Run(const StepPlan& plan) {
   if (options_.gate != nullptr) options_.gate->Pass();
@@ -104,7 +106,7 @@ absl::StatusOr<StepResult> FakeRunner::Run(const StepPlan& plan) {
   }
   if (options_.before_step) PREGATE_RETURN_IF_ERROR(options_.before_step(plan));
   if (plan.sequences.empty()) return absl::DataLossError("an empty plan");
-  PREGATE_RETURN_IF_ERROR(CheckDistinct(plan));
+  PREGATE_RETURN_IF_ERROR(CheckDistinct(plan, options_.limits.kv_block_size));
 
   StepResult result;
   for (const SequenceStep& step : plan.sequences) {
@@ -114,7 +116,9 @@ absl::StatusOr<StepResult> FakeRunner::Run(const StepPlan& plan) {
     if (step.sampling == nullptr) continue;
     if (options_.before_token) sequence.status = options_.before_token(step);
     if (!sequence.status.ok()) continue;
-    sequence.token = Draw(Load(step), sequences_.at(step.sequence_id).prompt_size, *step.sampling);
+    sequence.token = Draw(Load(step.blocks, step.first_position + step.token_ids.size()),
+                          sequences_.at(step.sequence_id).prompt_size,
+                          *step.sampling);
   }
   return result;
 }
@@ -124,8 +128,6 @@ absl::Status FakeRunner::CheckTokens(const SequenceStep& step) {
   Known& known = sequences_[step.sequence_id];
   const size_t end = size_t{step.first_position} + step.token_ids.size();
   if (step.token_ids.empty()) return Broken(step, "no tokens");
-  if (step.first_position == 0) known.num_positions = 0;
-  if (step.first_position != known.num_positions) return Broken(step, "positions with a gap");
   if (end > options_.limits.max_context) return Broken(step, "beyond the context");
   for (size_t i = 0; i < step.token_ids.size(); ++i) {
     const size_t position = step.first_position + i;
@@ -150,33 +152,49 @@ absl::Status FakeRunner::CheckTokens(const SequenceStep& step) {
   return absl::OkStatus();
 }
 
-absl::Status FakeRunner::Store(const SequenceStep& step) {
-  PREGATE_RETURN_IF_ERROR(CheckTokens(step));
+// That what comes before the step is in its blocks. What was never seen of the sequence is a prompt
+// that others have computed.
+absl::Status FakeRunner::CheckCached(const SequenceStep& step) {
   const uint32_t block_size = options_.limits.kv_block_size;
+  Known& known = sequences_[step.sequence_id];
   const size_t end = size_t{step.first_position} + step.token_ids.size();
   if (end > step.blocks.size() * block_size) return Broken(step, "beyond its blocks");
-  for (uint32_t i = 0; i * block_size < end; ++i) {
-    const uint32_t block = step.blocks[i];
-    if (block >= owners_.size()) return Broken(step, absl::StrCat("no block ", block));
-    if (i * block_size < step.first_position && owners_[block] != step.sequence_id + 1) {
-      return Broken(step, absl::StrCat("block ", block, " was written by another sequence"));
+  for (const uint32_t block : step.blocks) {
+    if (block >= options_.limits.num_kv_blocks) {
+      return Broken(step, absl::StrCat("no block ", block));
     }
-    owners_[block] = step.sequence_id + 1;
   }
+  const std::vector<uint32_t> cached = Load(step.blocks, step.first_position);
+  if (known.token_ids.size() < cached.size()) {
+    if (known.prompt_size < known.token_ids.size()) return Broken(step, "positions with a gap");
+    known.token_ids.insert(known.token_ids.end(),
+                           cached.begin() + static_cast<ptrdiff_t>(known.token_ids.size()),
+                           cached.end());
+    known.prompt_size = step.first_position;
+  }
+  if (!std::equal(cached.begin(), cached.end(), known.token_ids.begin())) {
+    return Broken(step, "its blocks hold other tokens than its own");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FakeRunner::Store(const SequenceStep& step) {
+  PREGATE_RETURN_IF_ERROR(CheckCached(step));
+  PREGATE_RETURN_IF_ERROR(CheckTokens(step));
+  const uint32_t block_size = options_.limits.kv_block_size;
   for (size_t i = 0; i < step.token_ids.size(); ++i) {
     const size_t position = step.first_position + i;
     slots_[size_t{step.blocks[position / block_size]} * block_size + position % block_size] =
         step.token_ids[i];
   }
-  sequences_.at(step.sequence_id).num_positions = static_cast<uint32_t>(end);
   return absl::OkStatus();
 }
 
-std::vector<uint32_t> FakeRunner::Load(const SequenceStep& step) const {
+std::vector<uint32_t> FakeRunner::Load(absl::Span<const uint32_t> blocks, size_t count) const {
   const uint32_t block_size = options_.limits.kv_block_size;
-  std::vector<uint32_t> tokens(sequences_.at(step.sequence_id).num_positions);
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    tokens[i] = slots_[size_t{step.blocks[i / block_size]} * block_size + i % block_size];
+  std::vector<uint32_t> tokens(count);
+  for (size_t i = 0; i < count; ++i) {
+    tokens[i] = slots_[size_t{blocks[i / block_size]} * block_size + i % block_size];
   }
   return tokens;
 }

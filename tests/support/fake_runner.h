@@ -37,9 +37,10 @@ class StepGate {
 };
 
 // Draws each token as a function of what the sequence's blocks hold, which is what its own earlier
-// steps wrote there: a wrong block table, a lost or a repeated position changes the answer. Fails
-// with DATA_LOSS when a plan breaks a rule of step_plan.h (positions in a row, blocks of one's own,
-// each token drawn once, the same tokens again when a sequence begins again at 0).
+// steps, or others whose blocks it reuses, wrote there: a wrong block table, a lost or a repeated
+// position changes the answer. Fails with DATA_LOSS when a plan breaks a rule of step_plan.h (all
+// earlier positions are in the blocks, nobody else has a block that is written, each token is drawn
+// once, the same tokens again when a sequence begins again).
 class FakeRunner final : public ModelRunner {
  public:
   struct Options {
@@ -88,23 +89,23 @@ class FakeRunner final : public ModelRunner {
 
  private:
   struct Known {
-    uint32_t num_positions = 0;       // in the cache
     uint32_t prompt_size = 0;         // as far as it was seen
     std::vector<uint32_t> token_ids;  // that ever were in the cache
     size_t num_drawn_behind = 0;      // of the token drawn last, all the tokens before it
   };
 
   absl::Status CheckTokens(const SequenceStep& step);
+  absl::Status CheckCached(const SequenceStep& step);
   absl::Status Store(const SequenceStep& step);
-  std::vector<uint32_t> Load(const SequenceStep& step) const;
+  // The tokens of the first `count` positions.
+  std::vector<uint32_t> Load(absl::Span<const uint32_t> blocks, size_t count) const;
   GeneratedToken Draw(absl::Span<const uint32_t> tokens,
                       size_t prompt_size,
                       const Sampling& sampling) const;
 
   const Options options_;
   std::map<uint64_t, Known> sequences_;
-  std::vector<uint32_t> slots_;   // [num_kv_blocks · kv_block_size] token ids
-  std::vector<uint64_t> owners_;  // [num_kv_blocks] sequence id + 1; 0 = nobody yet
+  std::vector<uint32_t> slots_;  // [num_kv_blocks · kv_block_size] token ids
   Counter num_steps_;
 
   mutable Mutex mutex_;

@@ -57,6 +57,17 @@ TEST(GenerateTest, StreamsWhatTheModelSays) {
   EXPECT_TRUE(streamed.events[num_events - 1].has_summary());
 }
 
+TEST(GenerateTest, AnswersARepeatedPromptTheSameWayWithoutComputingAllOfIt) {
+  TestServer server;
+  const Streamed first = Generate(server, Ask("Say something", 20));
+  const Streamed again = Generate(server, Ask("Say something", 20));
+  ASSERT_TRUE(again.status.ok()) << again.status.error_message();
+  EXPECT_EQ(first.summary.usage().cached_prompt_tokens(), 0u);
+  EXPECT_GT(again.summary.usage().cached_prompt_tokens(), 0u);
+  EXPECT_LT(again.summary.usage().cached_prompt_tokens(), again.summary.usage().prompt_tokens());
+  EXPECT_EQ(Ids(again.choice), Ids(first.choice));
+}
+
 TEST(GenerateTest, ATokenIsSentAsSoonAsItIsThere) {
   StepGate gate;
   FakeEngineOptions options;

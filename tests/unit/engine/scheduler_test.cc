@@ -47,12 +47,14 @@ class SchedulerTest : public ::testing::Test {
                        stats_);
   }
 
-  // Adds the next sequence, otherwise as `request` is: ids are 0, 1, 2 … Its prompt is
-  // `prompt_tokens` long.
+  // Adds the next sequence, otherwise as `request` is: ids are 0, 1, 2 … Unless it
+  // has a prompt, this is `prompt_tokens` times its id.
   std::shared_ptr<ResponseStream> Add(uint32_t prompt_tokens,
                                       uint32_t max_tokens,
                                       Request request = {}) {
-    request.prompt_token_ids.assign(prompt_tokens, 1);
+    if (request.prompt_token_ids.empty()) {
+      request.prompt_token_ids.assign(prompt_tokens, static_cast<uint32_t>(next_id_));
+    }
     request.stopping.max_tokens = max_tokens;
     auto stream = std::make_shared<ResponseStream>();
     scheduler_->Add(
@@ -218,12 +220,14 @@ TEST_F(SchedulerTest, StopsTheLastInRankWhenBlocksRunOutAndComputesItAgain) {
   EXPECT_EQ(scheduler_->num_places(), 0u);
   for (int i = 0; i < 4; ++i) EXPECT_THAT(Step(), ElementsAre("0:1*"));
   EXPECT_THAT(Ended(), ElementsAre(absl::StatusCode::kOk));
+  // All of its blocks went to the other one.
   EXPECT_THAT(Step(), ElementsAre("1:4"));
   EXPECT_THAT(Step(), ElementsAre("1:5*"));
   EXPECT_THAT(Ended(), ElementsAre(absl::StatusCode::kOk));
-  const std::vector<uint32_t> prompt(4, 1);
-  EXPECT_EQ(TokenIds(first->Take().tokens), TokenIds(runner_->Answer(prompt, Sampling(), 10)));
-  EXPECT_EQ(TokenIds(second->Take().tokens), TokenIds(runner_->Answer(prompt, Sampling(), 6)));
+  EXPECT_EQ(TokenIds(first->Take().tokens),
+            TokenIds(runner_->Answer({0, 0, 0, 0}, Sampling(), 10)));
+  EXPECT_EQ(TokenIds(second->Take().tokens),
+            TokenIds(runner_->Answer({1, 1, 1, 1}, Sampling(), 6)));
 }
 
 TEST_F(SchedulerTest, StopsTheLowestPriorityFirst) {
@@ -245,7 +249,6 @@ TEST_F(SchedulerTest, LetsAStoppedSequenceGoBeforeNewOnes) {
   Add(1, 1);  // would fit now
   EXPECT_THAT(Step(), ElementsAre("0:1*"));
   EXPECT_EQ(scheduler_->num_places(), 0u);
-  EXPECT_THAT(Step(), ElementsAre("1:4"));
   EXPECT_THAT(Step(), ElementsAre("1:5*"));
   EXPECT_THAT(Step(), ElementsAre("2:1*"));
 }
@@ -259,6 +262,33 @@ TEST_F(SchedulerTest, LeavesABlockFreeForEachSequenceThatANewOneJoins) {
   EXPECT_EQ(scheduler_->num_places(), 0u);
   EXPECT_THAT(Step(), ElementsAre("0:1*"));
   EXPECT_THAT(Step(), ElementsAre("1:9*"));
+}
+
+TEST_F(SchedulerTest, BeginsBehindWhatAnotherSequenceHasComputed) {
+  Start(64, 8, 16);
+  Request request;
+  request.prompt_token_ids = {7, 7, 7, 7, 8, 8, 8, 8, 9};
+  const auto first = Add(0, 6, request);
+  EXPECT_THAT(Step(), ElementsAre("0:9*"));
+  EXPECT_EQ(scheduler_->blocks().num_used(), 3u);
+  request.prompt_token_ids.push_back(3);
+  const auto second = Add(0, 1, request);
+  EXPECT_THAT(Step(), ElementsAre("0:1*", "1:2*"));
+  EXPECT_EQ(scheduler_->TakeEnded()[0].completion.cached_prompt_tokens, 8u);
+  EXPECT_EQ(TokenIds(second->Take().tokens),
+            TokenIds(runner_->Answer(request.prompt_token_ids, Sampling(), 1)));
+  for (int i = 0; i < 4; ++i) Step();
+  EXPECT_TRUE(scheduler_->empty());
+  EXPECT_EQ(scheduler_->blocks().num_used(), 0u);
+  EXPECT_EQ(scheduler_->blocks().num_cached(), 3u);
+
+  // The next turn of a conversation: the answer is not computed again either.
+  request.prompt_token_ids.pop_back();
+  for (const GeneratedToken& token : first->Take().tokens) {
+    request.prompt_token_ids.push_back(token.token_id);
+  }
+  Add(0, 1, request);
+  EXPECT_THAT(Step(), ElementsAre("2:3*"));
 }
 
 TEST_F(SchedulerTest, EndsAStoppedSequenceThatIsCancelled) {

@@ -26,7 +26,7 @@ class SequenceTest : public ::testing::Test {
     request.stopping = std::move(stopping);
     request.deadline = deadline;
     Sequence sequence(3, std::move(request), stream_, clock_.Now());
-    sequence.Admit(*pool_.Reserve(4), {clock_.Now(), 0});
+    sequence.Admit(Lease(4), 0, {clock_.Now(), 0}, stats_);
     return sequence;
   }
 
@@ -42,6 +42,10 @@ class SequenceTest : public ::testing::Test {
     return sequence.Apply(step, std::move(result), clock_.Now(), stats_);
   }
 
+  BlockLease Lease(uint32_t blocks) {
+    return *pool_.Reserve(std::vector<uint32_t>(size_t{blocks} * 4), 0);
+  }
+
   RecordedStats Stats() {
     RecordedStats recorded;
     stats_.Visit({.kv_blocks_total = 1}, recorded);
@@ -50,7 +54,7 @@ class SequenceTest : public ::testing::Test {
 
   FakeClock clock_;
   EngineStats stats_;
-  BlockPool pool_{16};
+  BlockPool pool_{16, 4};
   std::shared_ptr<ResponseStream> stream_ = std::make_shared<ResponseStream>();
 };
 
@@ -95,7 +99,7 @@ TEST_F(SequenceTest, IsComputedAgainAndGoesOnWhereItWas) {
   const Rank rank = sequence.rank();
   sequence.Preempt();
   EXPECT_EQ(pool_.num_used(), 0u);
-  sequence.Admit(*pool_.Reserve(2), {clock_.Now() + seconds(9), 9});
+  sequence.Admit(Lease(2), 0, {clock_.Now() + seconds(9), 9}, stats_);
   EXPECT_EQ(sequence.rank(), rank);
   EXPECT_FALSE(sequence.is_generating());
 
@@ -123,6 +127,25 @@ TEST_F(SequenceTest, IsComputedAgainAndGoesOnWhereItWas) {
 
   EXPECT_THAT(TokenIds(stream_->Take().tokens), ElementsAre(20, 21, 22, 23));
   EXPECT_EQ(Stats().value("prompt_tokens_total{source=\"computed\"}"), 3);
+}
+
+TEST_F(SequenceTest, BeginsBehindWhatOthersHaveComputed) {
+  Sequence sequence = Make({10, 11, 12, 13, 14, 15}, {.max_tokens = 1});
+  sequence.Preempt();
+  sequence.Admit(Lease(2), 4, {clock_.Now(), 0}, stats_);
+  const SequenceStep step = sequence.Plan(2, clock_.Now());
+  EXPECT_THAT(step.token_ids, ElementsAre(14, 15));
+  EXPECT_EQ(step.first_position, 4u);
+  EXPECT_TRUE(step.is_prompt);
+  SequenceResult result;
+  result.token.emplace().token_id = 20;
+  std::optional<Ending> ending = sequence.Apply(step, std::move(result), clock_.Now(), stats_);
+  ASSERT_TRUE(ending.has_value());
+  const Completion completion = sequence.Complete(*std::move(ending), clock_.Now(), stats_);
+  EXPECT_EQ(completion.prompt_tokens, 6u);
+  EXPECT_EQ(completion.cached_prompt_tokens, 4u);
+  EXPECT_EQ(Stats().value("prompt_tokens_total{source=\"computed\"}"), 2);
+  EXPECT_EQ(Stats().value("prompt_tokens_total{source=\"prefix_cache\"}"), 4);
 }
 
 TEST_F(SequenceTest, EndsWithLengthAtMaxTokens) {

@@ -32,7 +32,7 @@ class TorchRunnerTest : public testing::Test {
             LogLevel::kInfo, LogFormat::kText, [this](const std::string& line) { log_ += line; }) {
     options_.model = folder_.path();
     options_.threads = 1;
-    options_.max_batch_tokens = 64;
+    options_.max_batch_tokens = 128;
     options_.max_running = 4;
     options_.kv_block_size = 8;
   }
@@ -299,28 +299,32 @@ TEST_F(TorchRunnerTest, ShowsItsMemory) {
   EXPECT_EQ(stats.violation(), "");
 }
 
-// What a few requests get from a scheduler over `runner` with so many KV blocks, the logprobs to
-// the bit, and the number of preemptions.
+// What a few requests get from a scheduler over `runner` with so many KV blocks and so many running
+// together: the logprobs to the bit.
 std::vector<std::vector<std::pair<uint32_t, float>>> Answers(TorchRunner& runner,
                                                              uint32_t num_kv_blocks,
-                                                             double& preemptions) {
+                                                             uint32_t max_running,
+                                                             RecordedStats& recorded) {
   EngineStats stats;
-  Scheduler scheduler({.max_batch_tokens = 24,
-                       .max_running = 4,
+  Scheduler scheduler({.max_batch_tokens = 128,
+                       .max_running = max_running,
                        .kv_block_size = runner.limits().kv_block_size,
                        .num_kv_blocks = num_kv_blocks},
                       stats);
   std::vector<std::shared_ptr<ResponseStream>> streams;
   for (uint32_t i = 0; i < 4; ++i) {
     Request request;
-    for (uint32_t k = 0; k < 9 + 5 * i; ++k) request.prompt_token_ids.push_back((7 * i + k) % 60);
+    // They begin alike: two full blocks.
+    for (uint32_t k = 0; k < 19 + 5 * i; ++k) {
+      request.prompt_token_ids.push_back((k < 18 ? k : 7 * i + k) % 60);
+    }
     request.stopping.max_tokens = 30;
     request.sampling.seed = i;
     request.sampling.temperature = i % 2 == 0 ? 1.f : 0.f;
     request.sampling.logprobs = 0;
     streams.push_back(std::make_shared<ResponseStream>());
     scheduler.Add(std::make_unique<Sequence>(
-        100 * num_kv_blocks + i, std::move(request), streams.back(), TimePoint()));
+        10 * num_kv_blocks + i, std::move(request), streams.back(), TimePoint()));
   }
   while (!scheduler.empty()) {
     absl::StatusOr<StepResult> result = runner.Run(scheduler.Plan(TimePoint()));
@@ -338,22 +342,28 @@ std::vector<std::vector<std::pair<uint32_t, float>>> Answers(TorchRunner& runner
       answer.emplace_back(token.token_id, token.logprob->logprob);
     }
   }
-  RecordedStats recorded;
   stats.Visit({.kv_blocks_total = 1}, recorded);
-  preemptions = recorded.value("preemptions_total");
   return answers;
 }
 
-TEST_F(TorchRunnerTest, GivesAPreemptedSequenceTheSameBits) {
+TEST_F(TorchRunnerTest, PreemptionAndReuseOfPrefixesChangeNoBit) {
   for (const TinyModel& model : {MakeTinyQwen3Moe(Dtype::kBfloat16), MakeTinySwitch()}) {
     const auto runner = Load(model);
     ASSERT_TRUE(runner.ok()) << runner.status();
-    double preemptions = 0;
-    const auto undisturbed = Answers(**runner, 64, preemptions);
-    EXPECT_EQ(preemptions, 0);
+    // Side by side from the first step on: neither.
+    RecordedStats stats;
+    const auto undisturbed = Answers(**runner, 64, 4, stats);
+    EXPECT_EQ(stats.value("preemptions_total"), 0);
+    EXPECT_EQ(stats.value("prompt_tokens_total{source=\"prefix_cache\"}"), 0);
     EXPECT_THAT(undisturbed, testing::Each(testing::SizeIs(30)));
-    EXPECT_EQ(Answers(**runner, 8, preemptions), undisturbed);
-    EXPECT_GT(preemptions, 0);
+
+    RecordedStats one_by_one;
+    EXPECT_EQ(Answers(**runner, 63, 1, one_by_one), undisturbed);
+    EXPECT_EQ(one_by_one.value("prompt_tokens_total{source=\"prefix_cache\"}"), 3 * 16);
+
+    RecordedStats crowded;
+    EXPECT_EQ(Answers(**runner, 16, 4, crowded), undisturbed);
+    EXPECT_GT(crowded.value("preemptions_total"), 0);
   }
 }
 

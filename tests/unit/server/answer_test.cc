@@ -53,6 +53,7 @@ TEST_F(AnswerTest, EndsWithReasonAndUsage) {
       {.status = absl::OkStatus(),
        .reason = FinishReason::kLength,
        .prompt_tokens = 3,
+       .cached_prompt_tokens = 2,
        .completion_tokens = 1,
        .queue_seconds = 1,
        .prefill_seconds = 2,
@@ -64,6 +65,7 @@ TEST_F(AnswerTest, EndsWithReasonAndUsage) {
   EXPECT_TRUE(answer.ended()->ok());
   EXPECT_EQ(answer.finished().reason(), v1::FINISH_REASON_LENGTH);
   EXPECT_EQ(answer.summary().usage().prompt_tokens(), 3u);
+  EXPECT_EQ(answer.summary().usage().cached_prompt_tokens(), 2u);
   EXPECT_EQ(answer.summary().usage().completion_tokens(), 1u);
   EXPECT_EQ(answer.summary().timings().queue_seconds(), 1);
   EXPECT_EQ(answer.summary().timings().prefill_seconds(), 2);
