@@ -38,8 +38,8 @@ class LossyStream final : public Stream {
   const std::unique_ptr<Stream> stream_;
 };
 
-// The CPU, whose memory others take as the test says, 1000 records in all, and whose copies may lose
-// bits.
+// The CPU, whose memory others take as the test says, 1000 records in all, and whose copies may
+// lose bits.
 class ScarceBackend final : public Backend {
  public:
   ScarceBackend(const std::atomic<uint64_t>& free_records, bool loses_bits)

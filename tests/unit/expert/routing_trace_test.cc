@@ -54,11 +54,8 @@ TEST(RoutingTrace, TakesTwoBytesOnlyForManyExperts) {
 }
 
 TEST(RoutingTrace, ForcesTokensBeyondItsEndFromTheStart) {
-  RoutingTrace trace = {.model = "small",
-                        .num_layers = 2,
-                        .num_experts = 4,
-                        .experts_per_token = 1,
-                        .sequences = {}};
+  RoutingTrace trace = {
+      .model = "small", .num_layers = 2, .num_experts = 4, .experts_per_token = 1, .sequences = {}};
   trace.sequences.emplace_back().expert_ids = {0, 1};
   trace.sequences.emplace_back().expert_ids = {2, 3, 3, 2};
   EXPECT_THAT(trace.ForcedExperts(0, 5, 1), ElementsAre(1));
