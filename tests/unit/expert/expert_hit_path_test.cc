@@ -18,8 +18,9 @@ void* operator new(size_t bytes) {
   if (void* const data = std::malloc(bytes)) return data;
   throw std::bad_alloc();
 }
-void operator delete(void* data) noexcept { std::free(data); }
-void operator delete(void* data, size_t /*bytes*/) noexcept { std::free(data); }
+// Never inlined: GCC would see what new gave freed by free() (-Wmismatched-new-delete).
+[[gnu::noinline]] void operator delete(void* data) noexcept { std::free(data); }
+[[gnu::noinline]] void operator delete(void* data, size_t /*bytes*/) noexcept { std::free(data); }
 
 namespace pregate {
 namespace {
