@@ -5,7 +5,7 @@ export CCACHE_NOHASHDIR = 1
 export CTEST_PARALLEL_LEVEL ?= $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test check asan tsan matrix bench format clean
+.PHONY: help setup build cuda demo test check asan tsan matrix bench format clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,14 @@ setup: build/.setup ## Install what building and testing need (Debian 12, Ubuntu
 build: setup ## Build the programs into build/release/bin
 	cmake --preset release -DPREGATE_TESTS=OFF $(if $(wildcard build/release/CMakeCache.txt),>/dev/null)
 	cmake --build --preset release -j $(JOBS)
+
+build/.setup-cuda: deploy/install-deps.sh deploy/apt-packages.txt
+	deploy/install-deps.sh --cuda
+	@mkdir -p build && touch $@
+
+cuda: build/.setup-cuda ## Build everything for NVIDIA GPUs (needs none) into build/cuda/bin
+	cmake --preset cuda $(if $(wildcard build/cuda/CMakeCache.txt),>/dev/null)
+	cmake --build --preset cuda -j $(JOBS)
 
 demo: build ## Serve models/switch-mini and stream its text over gRPC
 	tools/demo.sh build/release/bin

@@ -3,6 +3,7 @@
 # alone. Runs as root or through sudo.
 #
 #   deploy/install-deps.sh            system packages, LibTorch, Rust, protobuf imports, test clients
+#   deploy/install-deps.sh --cuda     that and the CUDA compiler, unless /usr/local/cuda has one
 #
 # What is not a system package goes to ${PREGATE_DEPS:-~/.cache/pregate/deps}, which CMake reads too.
 set -euo pipefail
@@ -13,6 +14,8 @@ cargo_minimum=1.82  # core/text/rust/Cargo.toml's rust-version
 
 # LibTorch is the PyPI wheel itself; on a CPU it needs two small NVIDIA libraries beside it to load.
 torch_wheels=(torch==2.11.0 nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96)
+# The CUDA compiler and the headers it needs: no GPU, no driver and no toolkit is needed to compile and link.
+cuda_wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-cccl==13.0.85 nvidia-cuda-runtime==13.0.96)
 proto_wheels=(googleapis-common-protos==1.70.0)
 # Third-party clients that the integration tests drive the server with: versions that the Go 1.19 of Debian 12 builds.
 go_clients=(github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.1 github.com/grpc-ecosystem/grpc-health-probe@v0.4.19)
@@ -64,6 +67,14 @@ wheels() {
   echo "$*" >"$stamp"
 }
 
+# The wheels lack two names that CMake and the linker look for.
+install_cuda() {
+  if [ -x /usr/local/cuda/bin/nvcc ]; then say "cuda: /usr/local/cuda"; return; fi
+  wheels cuda "${cuda_wheels[@]}"
+  ln -sfn lib "$deps/cuda/nvidia/cu13/lib64"
+  ln -sfn libcudart.so.13 "$deps/cuda/nvidia/cu13/lib/libcudart.so"
+}
+
 install_go_clients() {
   local client name
   mkdir -p "$deps/bin"
@@ -79,6 +90,13 @@ install_go_clients() {
   done
 }
 
+with_cuda=
+for argument in "$@"; do
+  case $argument in
+    --cuda) with_cuda=1 ;;
+    *) say "unknown argument '$argument': the only one is --cuda"; exit 2 ;;
+  esac
+done
 [ "$(id -u)" = 0 ] || command -v sudo >/dev/null || { say "run this as root, or install sudo"; exit 1; }
 if ! command -v apt-cache >/dev/null; then say "needs apt (Debian 12 or Ubuntu 24.04)"; exit 1; fi
 [ -n "$(ls -A /var/lib/apt/lists 2>/dev/null)" ] || as_root apt-get update -qq
@@ -86,5 +104,6 @@ install_packages
 check_cargo
 wheels torch "${torch_wheels[@]}"
 wheels protos "${proto_wheels[@]}"
+[ -z "$with_cuda" ] || install_cuda
 install_go_clients
 say "done"
