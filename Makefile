@@ -5,7 +5,7 @@ export CCACHE_NOHASHDIR = 1
 export CTEST_PARALLEL_LEVEL ?= $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build cuda demo test check asan tsan matrix bench format clean
+.PHONY: help setup build cuda demo test test-gpu check asan tsan matrix bench format clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,9 +24,14 @@ build/.setup-cuda: deploy/install-deps.sh deploy/apt-packages.txt
 	deploy/install-deps.sh --cuda
 	@mkdir -p build && touch $@
 
-cuda: build/.setup-cuda ## Build everything for NVIDIA GPUs (needs none) into build/cuda/bin
+cuda: build/.setup-cuda ## Build the programs for NVIDIA GPUs, which needs none, into build/cuda/bin
 	cmake --preset cuda $(if $(wildcard build/cuda/CMakeCache.txt),>/dev/null)
-	cmake --build --preset cuda -j $(JOBS)
+	cmake --build --preset cuda -j $(JOBS) --target pregated pregate pregate-bench pregate-model
+
+test-gpu: build/.setup-cuda ## The tests that need a GPU (without one each is skipped)
+	cmake --preset cuda $(if $(wildcard build/cuda/CMakeCache.txt),>/dev/null)
+	cmake --build --preset cuda -j $(JOBS) --target gpu_test
+	ctest --preset cuda -L gpu
 
 demo: build ## Serve models/switch-mini and stream its text over gRPC
 	tools/demo.sh build/release/bin

@@ -89,8 +89,12 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   CommandLine line;
   AddPerplexity(app, line);
-  const std::vector<Subcommand> subcommands = {
-      AddBenchmark(app), AddCompare(app), AddSweep(app), AddReplay(app), AddLookup(app)};
+  const std::vector<Subcommand> subcommands = {AddBenchmark(app),
+                                               AddCompare(app),
+                                               AddSweep(app),
+                                               AddReplay(app),
+                                               AddLookup(app),
+                                               AddLink(app)};
   if (const std::optional<int> code = ParseCommandLine(app, argc, argv)) return *code;
   const Logger logger(LogLevel::kWarning);
   absl::Status status;

@@ -53,4 +53,7 @@ Subcommand AddReplay(CLI::App& program);
 // What finding experts costs when all are resident.
 Subcommand AddLookup(CLI::App& program);
 
+// How fast experts come to the device.
+Subcommand AddLink(CLI::App& program);
+
 }  // namespace pregate

@@ -29,7 +29,16 @@ function(pregate_program name)
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
   target_link_libraries(${name} PRIVATE ${arg_DEPS})
   set_target_properties(${name} PROPERTIES INSTALL_RPATH "$ORIGIN/../lib")
-  install(TARGETS ${name} RUNTIME DESTINATION bin)
+  install(TARGETS ${name} RUNTIME_DEPENDENCY_SET pregate_programs RUNTIME DESTINATION bin)
+endfunction()
+
+# Puts beside the installed programs every shared library that a machine with this distribution's C and C++ runtime may lack, but for
+# LibTorch and NVIDIA's: those are found as docs/architecture.md says. Called once, after all programs.
+function(pregate_install_libraries)
+  install(RUNTIME_DEPENDENCY_SET pregate_programs
+    PRE_EXCLUDE_REGEXES "^libtorch" "^libc10" "^libcud" "^libnv" "^libshm" "^libgomp" "^ld-linux"
+    POST_EXCLUDE_REGEXES "/lib(c|m|dl|rt|pthread|resolv|stdc\\+\\+|gcc_s)\\.so[.0-9]*$"
+    LIBRARY DESTINATION lib)
 endfunction()
 
 # pregate_test(NAME SRCS file... [DEPS target...] [LABEL fast|slow])

@@ -32,7 +32,7 @@ absl::Status CheckDevice(const std::string& device) {
   if (device == "auto" || device == "cpu") return absl::OkStatus();
   if (absl::StartsWith(device, "cuda")) {
     return absl::FailedPreconditionError(absl::StrCat(
-        "device: ", device, " was asked for, but this build has no CUDA backend; use cpu"));
+        "device: ", device, " was asked for, but models run on the CPU alone as yet; use cpu"));
   }
   return absl::InvalidArgumentError(
       absl::StrCat("device: '", device, "' is not one of auto, cpu, cuda, cuda:N"));

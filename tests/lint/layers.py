@@ -74,10 +74,15 @@ def may_include(path, module, header):
     return target is None or target == module or any(entry in (target, header) for entry in allowed)
 
 
+def is_cuda(path):
+    """Device code differs by file: cuda_backend.cc, router_cuda.cu."""
+    return re.search(r"(^|_)cuda[_.]", path.rsplit("/", 1)[-1]) is not None
+
+
 def may_use(path, module, header):
     for pattern, owners in THIRD_PARTY:
         if re.match(pattern, header):
-            named = [module, path.rsplit(".", 1)[0], *(["cuda files"] if "_cuda" in path else [])]
+            named = [module, path.rsplit(".", 1)[0], *(["cuda files"] if is_cuda(path) else [])]
             return any(owner in named for owner in owners)
     return True
 

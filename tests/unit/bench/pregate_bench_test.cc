@@ -25,6 +25,7 @@ using PregateBench = TinyModelTest;
 TEST_F(PregateBench, HelpFitsAScreen) {
   for (const std::vector<std::string>& arguments : {std::vector<std::string>{"--help"},
                                                     {"perplexity", "--help"},
+                                                    {"link", "--help"},
                                                     {"lookup", "--help"},
                                                     {"replay", "--help"}}) {
     const ProgramResult result = RunBench(arguments);
@@ -40,6 +41,8 @@ TEST_F(PregateBench, SaysInOneLineWhatIsWrong) {
         {"perplexity", "--model", Model()},
         {"benchmark", "--model", Model(), "--batch-size", "1,0"},
         {"benchmark", "--model", Model(), "--batchsize", "1"},
+        {"link", "--record-bytes", "1MiB,0"},
+        {"link", "--record-bytes", "many"},
         {"replay"},
         {"replay", "--trace", "none", "--policy", "mru"},
         {"replay", "--trace", "none", "--predictor", "lru,pregate"},
@@ -242,6 +245,36 @@ TEST(PregateBenchReplay, SaysInOneLineWhyItCouldNot) {
             "pregate-bench: cannot make the folder " + trace + "/plots: Not a directory\n");
   EXPECT_EQ(RunBench({"replay", "--trace", trace, "--simulated-horizon", "2"}).err,
             "pregate-bench: --simulated-horizon needs --simulated-recall\n");
+}
+
+TEST_F(PregateBench, LinkShowsARowForEachSize) {
+  const std::vector<std::string> arguments = {"link",
+                                              "--device",
+                                              "cpu",
+                                              "--record-bytes",
+                                              "64KiB,100KiB",
+                                              "--host-bytes",
+                                              "8MiB",
+                                              "--iterations",
+                                              "2",
+                                              "--simulated-link",
+                                              "4GiB/s,1us"};
+  const ProgramResult table = RunBench(arguments);
+  EXPECT_EQ(table.exit_code, 0) << table.err;
+  EXPECT_THAT(table.out, AllOf(HasSubstr("64.0 KiB"), HasSubstr("100.0 KiB")));
+  std::vector<std::string> as_json = arguments;
+  as_json.push_back("--json");
+  const nlohmann::json json = nlohmann::json::parse(RunBench(as_json).out);
+  ASSERT_EQ(json["sizes"].size(), 2u);
+  for (const nlohmann::json& size : json["sizes"]) {
+    EXPECT_LE(size["demanded_gb_per_second"]["max"], 4.3) << "the link's own";
+  }
+}
+
+TEST_F(PregateBench, LinkNamesTheDeviceThatIsNotThere) {
+  const ProgramResult result = RunBench({"link", "--device", "tpu"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_EQ(result.err, "pregate-bench: device: 'tpu' is not one of auto, cpu, cuda, cuda:N\n");
 }
 
 }  // namespace
