@@ -45,7 +45,7 @@ asan: setup ## The tests under AddressSanitizer and UndefinedBehaviorSanitizer
 tsan: setup ## The tests without LibTorch under ThreadSanitizer
 	tests/run.sh tsan
 
-matrix: setup ## Every combination of the offload engine's settings, 200 prompts: the same bits (hours)
+matrix: setup ## Residency x mode x strategy x link, 200 prompts, both models: the same bits (an hour)
 	PREGATE_MATRIX=full tests/run.sh dev -R offload_matrix_test --timeout 86400
 
 check: setup ## Format, clang-tidy, layers, links, shell scripts

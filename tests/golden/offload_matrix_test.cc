@@ -1,14 +1,17 @@
 // Offloading changes no bit: whatever is resident, predicted, late or evicted, the logits are those
 // of experts that were never moved.
 //
-// By default a pairwise cover of all settings with 8 prompts; PREGATE_MATRIX=full (`make matrix`)
-// runs every combination with 200.
+// By default a pairwise cover of all settings with 8 prompts. PREGATE_MATRIX=full (`make matrix`)
+// runs every combination of residency, mode, strategy and link with 200, each with a value of the
+// other settings that PREGATE_SEED draws.
 #include <array>
 #include <cstdlib>
 #include <fstream>
+#include <iostream>
 #include <random>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -79,6 +82,21 @@ std::vector<Setting> PairwiseCover(const std::vector<Setting>& all) {
     for (const auto& pair : PairsOf(*best)) missing.erase(pair);
   }
   return cover;
+}
+
+// The settings whose every factor from `num_crossed` on has one value, drawn at random.
+std::vector<Setting> Crossed(const std::vector<Factor>& factors,
+                             size_t num_crossed,
+                             uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<Setting> settings =
+      AllSettings({factors.begin(), factors.begin() + static_cast<std::ptrdiff_t>(num_crossed)});
+  for (Setting& setting : settings) {
+    for (size_t i = num_crossed; i < factors.size(); ++i) {
+      setting.push_back(random() % factors[i].values.size());
+    }
+  }
+  return settings;
 }
 
 bool IsFull() {
@@ -156,26 +174,37 @@ TEST_P(OffloadMatrixTest, ChangesNoBit) {
 
   std::vector<std::string> modes = PredictorNames();
   if (!is_pregated()) modes.erase(std::find(modes.begin(), modes.end(), "pregate"));
-  // The first two need a runner of their own; the others change while it serves.
+  // Link and host memory need a runner of their own; the others change while it serves.
   const std::vector<Factor> factors = {
       {"link", {"", "400MiB/s,20us"}},
-      {"host memory", {"all", absl::StrCat(6 * record_bytes)}},
       {"capacity", {absl::StrCat(model.num_experts), "25%", "50%", "100%"}},
       {"speculation", modes},
       {"strategy", {"single_async", "double_buffer", "streaming", "cpu_offload"}},
+      {"host memory", {"all", absl::StrCat(6 * record_bytes)}},
       {"eviction", EvictionPolicyNames()},
       {"lookahead", {"1", "2"}},
   };
-  std::vector<Setting> settings = AllSettings(factors);
-  if (!IsFull()) settings = PairwiseCover(settings);
-  std::sort(settings.begin(), settings.end());
+  constexpr size_t kCrossed = 4;  // in full
+  const char* const seed_text = std::getenv("PREGATE_SEED");
+  const uint64_t seed = seed_text == nullptr ? 1 : std::stoull(seed_text);
+  SCOPED_TRACE(testing::Message() << "PREGATE_SEED=" << seed);
+  std::vector<Setting> settings =
+      IsFull() ? Crossed(factors, kCrossed, seed) : PairwiseCover(AllSettings(factors));
+  const auto runner_of = [](const Setting& setting) { return Setting{setting[0], setting[4]}; };
+  std::sort(settings.begin(), settings.end(), [&](const Setting& a, const Setting& b) {
+    return std::pair(runner_of(a), a) < std::pair(runner_of(b), b);
+  });
 
   Setting loaded;
+  size_t done = 0;
   for (const Setting& setting : settings) {
+    if (IsFull() && done++ % 16 == 0) {
+      std::cout << absl::StrCat(done - 1, " of ", settings.size(), " settings") << std::endl;
+    }
     const auto value = [&](size_t factor) { return factors[factor].values[setting[factor]]; };
-    if (const Setting wanted = {setting[0], setting[1]}; loaded != wanted) {
+    if (const Setting wanted = runner_of(setting); loaded != wanted) {
       runner.reset();
-      runner = Load(value(0), value(1));
+      runner = Load(value(0), value(4));
       ASSERT_NE(runner, nullptr);
       loaded = wanted;
     }
@@ -185,14 +214,14 @@ TEST_P(OffloadMatrixTest, ChangesNoBit) {
     }
     SCOPED_TRACE(absl::StrJoin(description, ", "));
     ExpertOffload& experts = runner->experts();
-    ASSERT_TRUE(experts.SetMemoryStrategy(value(4)).ok());
-    if (value(4) != "cpu_offload") {
-      const absl::Status status = experts.SetCapacity(value(2));
+    ASSERT_TRUE(experts.SetMemoryStrategy(value(3)).ok());
+    if (value(3) != "cpu_offload") {
+      const absl::Status status = experts.SetCapacity(value(1));
       ASSERT_TRUE(status.ok()) << status;
     }
     ASSERT_TRUE(experts.SetEviction(value(5)).ok());
     ExpertOffload::SpeculationChange change;
-    change.mode = value(3);
+    change.mode = value(2);
     change.lookahead = value(6) == "1" ? 1u : 2u;
     change.aggressiveness = 1.0;
     const absl::Status speculation = experts.SetSpeculation(change);
