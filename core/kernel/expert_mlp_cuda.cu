@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/kernel/codec_format.h"
+#include "core/kernel/decoder_cuda.h"
 #include "core/kernel/expert_mlp_cuda.h"
 #include "core/kernel/mma_cuda.h"
 
@@ -21,7 +22,13 @@ constexpr int kThreads = kWarps * 32;
 constexpr int kChunkBytes = 64;  // of a weight row: 16 for each of a quad's lanes
 constexpr int kTileChannels = 16;
 constexpr int kTileRows = 8;
-constexpr int kMaxRowTiles = 4;
+
+// The products of an expert.
+enum class Phase {
+  kUp,       // activation(up · x)
+  kGatedUp,  // activation(gate · x) · (up · x)
+  kDown,
+};
 
 // A product's matrix, as a kernel sees it.
 struct Weights {
@@ -44,83 +51,9 @@ struct ProductArgs {
   Activation activation;
 };
 
-// A lane's 16 bytes of two weight rows, eight apart.
-struct Bytes {
-  uint4 upper;
-  uint4 lower;
-};
-
-__device__ uint32_t Word(const uint4& v, int i) {
-  return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
-}
-
-// How a codec's bytes become operands. A decoder has
-//   kInputs      inputs in a lane's 16 bytes
-//   Operand(…)   its i-th group of four inputs, of both rows, as bfloat16
-struct NoneDecoder {
-  static constexpr Codec kCodec = Codec::kNone;
-  static constexpr int kInputs = 8;
-  static __device__ MmaA Operand(const Bytes& b, uint2, const uint32_t*, int i) {
-    return {Word(b.upper, 2 * i),
-            Word(b.lower, 2 * i),
-            Word(b.upper, 2 * i + 1),
-            Word(b.lower, 2 * i + 1)};
-  }
-};
-
-struct Int8Decoder {
-  static constexpr Codec kCodec = Codec::kInt8;
-  static constexpr int kInputs = 16;
-  static __device__ MmaA Operand(const Bytes& b, uint2, const uint32_t*, int i) {
-    return FromInt8(Word(b.upper, i), Word(b.lower, i));
-  }
-  static __device__ MmaA FromInt8(uint32_t upper, uint32_t lower) {
-    return {Int8Pair<0>(upper), Int8Pair<0>(lower), Int8Pair<1>(upper), Int8Pair<1>(lower)};
-  }
-};
-
-struct Int4Decoder {
-  static constexpr Codec kCodec = Codec::kInt4;
-  static constexpr int kInputs = 32;
-  // The numbers plus 128: Scale takes that off again.
-  static __device__ MmaA Operand(const Bytes& b, uint2, const uint32_t*, int i) {
-    const uint32_t upper = Word(b.upper, i % 4);
-    const uint32_t lower = Word(b.lower, i % 4);
-    const int shift = i / 4 * 4;
-    return {Int4Pair<0>(upper, shift),
-            Int4Pair<0>(lower, shift),
-            Int4Pair<1>(upper, shift),
-            Int4Pair<1>(lower, shift)};
-  }
-};
-
-struct SparseDecoder {
-  static constexpr Codec kCodec = Codec::kSparse;
-  static constexpr int kInputs = 32;
-  // `selectors` says for each pair of places which byte goes where.
-  static __device__ MmaA Operand(const Bytes& b, uint2 places, const uint32_t* selectors, int i) {
-    return Int8Decoder::FromInt8(Spread(Word(b.upper, i / 2), places.x, selectors, i),
-                                 Spread(Word(b.lower, i / 2), places.y, selectors, i));
-  }
-  static __device__ uint32_t Spread(uint32_t kept,
-                                    uint32_t places,
-                                    const uint32_t* selectors,
-                                    int i) {
-    return __byte_perm(kept, 0, selectors[(places >> (4 * i) & 15) + i % 2 * 16]);
-  }
-  // Byte n of four is kept number 0 (of an odd group 2), 1 (3), or nothing (4).
-  static __device__ uint32_t Selector(uint32_t index) {
-    const uint32_t first = index / 16 * 2;
-    uint32_t selector = 0x4444;
-    selector ^= (4 ^ first) << (index % 4 * 4);
-    selector ^= (4 ^ (first + 1)) << (index / 4 % 4 * 4);
-    return selector;
-  }
-};
-
-// The shared memory of a block: a ring of stages of its own for every lane, in which only that lane
-// writes and reads, so that nothing but its own copies has to be waited for; then what Int4 and
-// Sparse look up. Sums of the warps take the ring's place in the end.
+// The shared memory of a block: a ring of stages for every warp, so that a warp waits for its own
+// copies alone; then what Int4 and Sparse look up. Sums of the warps take the ring's place in the
+// end. In a stage each item is 16 bytes for each thread of the block, the weights' items first.
 template <typename Decoder, int kStreams, int kRowTiles>
 struct Memory {
   static constexpr bool kIsSparse = Decoder::kCodec == Codec::kSparse;
@@ -129,8 +62,11 @@ struct Memory {
   static constexpr int kActivations = kRowTiles * Decoder::kInputs / 8;
   static constexpr int kPlaces = kIsSparse ? kValues : 0;  // of 4 bytes
   static constexpr int kStageBytes = kThreads * ((kValues + kActivations) * 16 + kPlaces * 4);
-  static constexpr int kFitting = 48 * 1024 / kStageBytes;
-  static constexpr int kStages = kFitting >= 8 ? 8 : kFitting >= 4 ? 4 : 3;
+  // What was fastest on an H100: encoded weights want more blocks, others more bytes on their way.
+  // Two stages are the least.
+  static constexpr int kBudget = (Decoder::kCodec == Codec::kNone ? 96 : 48) * 1024;
+  static constexpr int kStages =
+      std::clamp(kBudget / kStageBytes, kStageBytes > 24 * 1024 ? 2 : 3, 8);
   static constexpr int kSumStride = kTileChannels + 1;
   static constexpr int kSums = kStreams * kRowTiles * kTileRows * kSumStride;  // of a warp
   static constexpr int kRingBytes =
@@ -150,37 +86,29 @@ struct Memory {
 template <typename Decoder, int kStreams, int kRowTiles>
 struct Lane {
   using M = Memory<Decoder, kStreams, kRowTiles>;
+  static constexpr int kNumStreams = kStreams;
+  static constexpr int kItems = Decoder::kInputs / 8;  // of 16 bytes of activations a chunk
 
   const std::byte* values[kStreams];
   const std::byte* indices[kStreams];
   const uint16_t* x[kRowTiles];  // null: no such row
   std::byte* ring;
-  uint64_t row_skip[kStreams];  // from a lane's upper row to its lower one, 8 further
+  uint64_t row_skip;  // from a lane's upper weight row to its lower one, 8 further
   uint32_t index_skip;
   uint32_t row_bytes;
   uint32_t quarter;  // lane % 4
 
   __device__ std::byte* Stage(int stage) const { return ring + stage * M::kStageBytes; }
 
-  __device__ void Copy(uint32_t chunk, int stage) const {
+  __device__ void CopyWeights(uint32_t chunk, int stage) const {
     const uint32_t at = chunk * kChunkBytes + quarter * 16;
     const bool is_inside = at < row_bytes;
     std::byte* to = Stage(stage);
 #pragma unroll
     for (int s = 0; s < kStreams; ++s) {
       CopyAsync<16>(to, values[s] + at, is_inside);
-      CopyAsync<16>(to + kThreads * 16, values[s] + row_skip[s] + at, is_inside);
+      CopyAsync<16>(to + kThreads * 16, values[s] + row_skip + at, is_inside);
       to += 2 * kThreads * 16;
-    }
-    const uint32_t input = (chunk * 4 + quarter) * Decoder::kInputs;
-#pragma unroll
-    for (int tile = 0; tile < kRowTiles; ++tile) {
-      const bool has_row = is_inside && x[tile] != nullptr;
-#pragma unroll
-      for (int i = 0; i < Decoder::kInputs / 8; ++i) {
-        CopyAsync<16>(to, has_row ? x[tile] + input + i * 8 : nullptr, has_row);
-        to += kThreads * 16;
-      }
     }
     if constexpr (M::kIsSparse) {
       to = Stage(stage) + (M::kValues + M::kActivations) * kThreads * 16 - threadIdx.x * 12;
@@ -189,6 +117,25 @@ struct Lane {
         CopyAsync<4>(to, indices[s] + at / 4, is_inside);
         CopyAsync<4>(to + kThreads * 4, indices[s] + index_skip + at / 4, is_inside);
         to += 2 * kThreads * 4;
+      }
+    }
+  }
+
+  // Four lanes share a row. Each time they copy 64 bytes that lie together, to where those of them
+  // read that need them.
+  __device__ void CopyRows(uint32_t chunk, int stage) const {
+    std::byte* const first = Stage(stage) + M::kValues * kThreads * 16 - quarter * 16;
+#pragma unroll
+    for (int tile = 0; tile < kRowTiles; ++tile) {
+      if (x[tile] == nullptr) continue;
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) {
+        const uint32_t piece = i * 4 + quarter;
+        const uint32_t reader = piece / kItems;
+        const bool is_inside = chunk * kChunkBytes + reader * 16 < row_bytes;
+        CopyAsync<16>(first + (tile * kItems + piece % kItems) * kThreads * 16 + reader * 16,
+                      x[tile] + chunk * 4 * Decoder::kInputs + piece * 8,
+                      is_inside);
       }
     }
   }
@@ -225,8 +172,11 @@ __device__ void Multiply(const Lane<Decoder, kStreams, kRowTiles>& lane,
     uint4 x[kRowTiles];
 #pragma unroll
     for (int tile = 0; tile < kRowTiles; ++tile) {
-      const int item = M::kValues + tile * (Decoder::kInputs / 8) + i / 2;
-      x[tile] = *reinterpret_cast<const uint4*>(from + item * kThreads * 16);
+      const int item = M::kValues + tile * lane.kItems + i / 2;
+      x[tile] = {0, 0, 0, 0};
+      if (lane.x[tile] != nullptr) {
+        x[tile] = *reinterpret_cast<const uint4*>(from + item * kThreads * 16);
+      }
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -282,7 +232,7 @@ __device__ float Activated(Activation activation, float x) {
 }
 
 // Adds up what the warps have and writes it: thread by thread a channel of a row.
-template <typename Decoder, int kStreams, int kRowTiles, bool kIsGated, bool kIsActivated>
+template <typename Decoder, Phase kPhase, int kStreams, int kRowTiles>
 __device__ void Finish(const ProductArgs& args,
                        const ExpertSpan& expert,
                        uint32_t first_channel,
@@ -290,6 +240,8 @@ __device__ void Finish(const ProductArgs& args,
                        const MmaC (&sums)[kStreams][kRowTiles],
                        float* shared) {
   using M = Memory<Decoder, kStreams, kRowTiles>;
+  constexpr int kMatrices = kPhase == Phase::kGatedUp ? 2 : 1;
+  constexpr int kRows = kRowTiles * kTileRows;
   const uint32_t lane = threadIdx.x % 32;
   float* const mine = shared + threadIdx.x / 32 * M::kSums;
 #pragma unroll
@@ -304,115 +256,149 @@ __device__ void Finish(const ProductArgs& args,
     }
   }
   __syncthreads();
-  constexpr int kRows = kRowTiles * kTileRows;
-  constexpr int kOutStreams = kIsGated ? 1 : kStreams;
-  for (uint32_t i = threadIdx.x; i < kOutStreams * kRows * kTileChannels; i += kThreads) {
-    const uint32_t stream = i / (kRows * kTileChannels);
+  for (uint32_t i = threadIdx.x; i < kStreams / kMatrices * kRows * kTileChannels; i += kThreads) {
+    const uint32_t tile = i / (kRows * kTileChannels);
     const uint32_t row = i / kTileChannels % kRows;
     const uint32_t tile_channel = i % kTileChannels;
     if (first_row + row >= expert.count) continue;
-    const uint32_t channel = first_channel + stream * kTileChannels + tile_channel;
-    const auto total = [&](uint32_t s, const Weights& weights) {
-      const float* at = shared + (s * kRows + row) * M::kSumStride + tile_channel;
+    const uint32_t channel = first_channel + tile * kTileChannels + tile_channel;
+    const auto total = [&](int matrix) {
+      const uint32_t stream = tile * kMatrices + matrix;
+      const float* at = shared + (stream * kRows + row) * M::kSumStride + tile_channel;
       float sum = at[0];
       for (int warp = 1; warp < kWarps; ++warp) sum += at[warp * M::kSums];
       if constexpr (Decoder::kCodec == Codec::kInt8 || Decoder::kCodec == Codec::kSparse) {
-        sum *= reinterpret_cast<const float*>(expert.record + weights.scales)[channel];
+        const std::byte* scales = expert.record + args.matrices[matrix].scales;
+        sum = __fmul_rn(sum, reinterpret_cast<const float*>(scales)[channel]);
       }
       return sum;
     };
     const uint64_t place = args.places[expert.first + first_row + row];
     const uint64_t at = place * args.out_width + channel;
-    float y = total(stream, args.matrices[0]);
-    if constexpr (kIsActivated) {
-      y = Activated(args.activation, y);
-      if constexpr (kIsGated) y = __fmul_rn(y, total(1, args.matrices[1]));
-      static_cast<uint16_t*>(args.out)[at] = RoundToBfloat16(y);
+    if constexpr (kPhase == Phase::kDown) {
+      static_cast<float*>(args.out)[at] = total(0);
     } else {
-      static_cast<float*>(args.out)[at] = y;
+      float y = Activated(args.activation, total(0));
+      if constexpr (kPhase == Phase::kGatedUp) y = __fmul_rn(y, total(1));
+      static_cast<uint16_t*>(args.out)[at] = RoundToBfloat16(y);
     }
   }
 }
 
-// Grid: x row tiles, y channel tiles, z experts. Gated, the streams are the gate and up; else
-// neighbouring channel tiles of one matrix.
-template <typename Decoder, int kStreams, int kRowTiles, bool kIsGated, bool kIsActivated>
-__global__ void __launch_bounds__(kThreads) Product(const __grid_constant__ ProductArgs args) {
-  using M = Memory<Decoder, kStreams, kRowTiles>;
-  extern __shared__ __align__(16) std::byte shared[];
-  const ExpertSpan expert = args.experts[blockIdx.z];
-  const uint32_t first_row = blockIdx.x * kRowTiles * kTileRows;
-  if (first_row >= expert.count) return;
-  const uint32_t first_channel = blockIdx.y * kTileChannels * (kIsGated ? 1 : kStreams);
-  const uint32_t warp = threadIdx.x / 32;
+// Where the lane's weights are. Stream s is tile s / kMatrices of matrix s % kMatrices.
+template <int kMatrices, typename Lane>
+__device__ void FindWeights(const ProductArgs& args,
+                            const std::byte* record,
+                            uint32_t first_channel,
+                            Lane& lane) {
   const uint32_t in_warp = threadIdx.x % 32;
   const Weights& shape = args.matrices[0];
-  const uint32_t groups = (shape.in + kInt4Group - 1) / kInt4Group;
-  std::byte* const tables = shared + M::kRingBytes;
-
-  Lane<Decoder, kStreams, kRowTiles> lane;
-  lane.ring = shared + threadIdx.x * 16;
-  lane.row_bytes = shape.row_bytes;
   lane.quarter = in_warp % 4;
+  lane.row_bytes = shape.row_bytes;
+  lane.row_skip = uint64_t{8} * shape.row_bytes;
   lane.index_skip = shape.in / 8 * 8;
 #pragma unroll
-  for (int s = 0; s < kStreams; ++s) {
-    const Weights& weights = args.matrices[kIsGated ? s : 0];
-    const uint64_t tile = first_channel + (kIsGated ? 0 : s * kTileChannels);
-    const uint64_t channel = tile + in_warp / 4;
-    lane.row_skip[s] = uint64_t{8} * weights.row_bytes;
-    lane.values[s] = expert.record + weights.values + channel * weights.row_bytes;
-    lane.indices[s] = expert.record + weights.indices + channel * (weights.in / 8);
-    if constexpr (M::kIsInt4) {
-      // All scales and zero points of the tile's channels lie in one piece.
-      const uint32_t bytes = M::GroupBytes(groups);
+  for (int s = 0; s < Lane::kNumStreams; ++s) {
+    const Weights& weights = args.matrices[s % kMatrices];
+    const uint64_t channel = first_channel + s / kMatrices * kTileChannels + in_warp / 4;
+    lane.values[s] = record + weights.values + channel * weights.row_bytes;
+    lane.indices[s] = record + weights.indices + channel * (weights.in / 8);
+  }
+}
+
+// Fills what the decoder looks up; copies of it belong to the next group.
+template <int kMatrices, typename M>
+__device__ void FillTables(const ProductArgs& args,
+                           const std::byte* record,
+                           uint32_t first_channel,
+                           uint32_t groups,
+                           std::byte* tables) {
+  if constexpr (M::kIsInt4) {
+    // All scales and zero points of a tile's channels lie in one piece.
+    const uint32_t bytes = M::GroupBytes(groups);
+#pragma unroll
+    for (int s = 0; s < M::kValues / 2; ++s) {
+      const Weights& weights = args.matrices[s % kMatrices];
+      const uint64_t channel = first_channel + s / kMatrices * kTileChannels;
       std::byte* const to = tables + 2 * s * bytes;
       for (uint32_t i = threadIdx.x * 16; i < bytes; i += kThreads * 16) {
-        const uint64_t from = tile * groups * sizeof(uint16_t) + i;
-        CopyAsync<16>(to + i, expert.record + weights.scales + from, true);
-        CopyAsync<16>(to + bytes + i, expert.record + weights.zeros + from, true);
+        const uint64_t from = channel * groups * sizeof(uint16_t) + i;
+        CopyAsync<16>(to + i, record + weights.scales + from, true);
+        CopyAsync<16>(to + bytes + i, record + weights.zeros + from, true);
       }
     }
-  }
-#pragma unroll
-  for (int tile = 0; tile < kRowTiles; ++tile) {
-    const uint32_t row = first_row + tile * kTileRows + in_warp / 4;
-    lane.x[tile] = nullptr;
-    if (row >= expert.count) continue;
-    const uint64_t x_row = args.places[expert.first + row] / args.places_per_row;
-    lane.x[tile] = args.x + x_row * shape.in;
-  }
-
-  const uint32_t num_chunks = (shape.row_bytes + kChunkBytes - 1) / kChunkBytes;
-#pragma unroll
-  for (int stage = 0; stage < M::kStages - 1; ++stage) {
-    const uint32_t chunk = stage * kWarps + warp;
-    if (chunk < num_chunks) lane.Copy(chunk, stage);
-    CommitCopies();
-  }
-  if constexpr (M::kIsInt4) {
-    WaitForCopies<M::kStages - 2>();
-    __syncthreads();
   } else if constexpr (M::kIsSparse) {
     if (threadIdx.x < 32) {
       reinterpret_cast<uint32_t*>(tables)[threadIdx.x] = SparseDecoder::Selector(threadIdx.x);
     }
-    __syncthreads();
   }
+}
+
+// Grid: x row tiles, y channel tiles, z experts.
+template <typename Decoder, Phase kPhase, int kTiles, int kRowTiles>
+__global__ void __launch_bounds__(kThreads) Product(const __grid_constant__ ProductArgs args) {
+  constexpr int kMatrices = kPhase == Phase::kGatedUp ? 2 : 1;
+  constexpr int kStreams = kTiles * kMatrices;
+  using M = Memory<Decoder, kStreams, kRowTiles>;
+  extern __shared__ __align__(16) std::byte shared[];
+  if constexpr (kPhase != Phase::kDown) LetNextGridStart();
+  const ExpertSpan expert = args.experts[blockIdx.z];
+  const uint32_t first_row = blockIdx.x * kRowTiles * kTileRows;
+  if (first_row >= expert.count) return;
+  const uint32_t first_channel = blockIdx.y * kTileChannels * kTiles;
+  const uint32_t warp = threadIdx.x / 32;
+  const uint32_t in = args.matrices[0].in;
+  const uint32_t groups = (in + kInt4Group - 1) / kInt4Group;
+  std::byte* const tables = shared + M::kRingBytes;
+
+  Lane<Decoder, kStreams, kRowTiles> lane;
+  lane.ring = shared + threadIdx.x * 16;
+  FindWeights<kMatrices>(args, expert.record, first_channel, lane);
+  FillTables<kMatrices, M>(args, expert.record, first_channel, groups, tables);
+  const uint32_t num_chunks = (lane.row_bytes + kChunkBytes - 1) / kChunkBytes;
+#pragma unroll
+  for (int stage = 0; stage < M::kStages - 1; ++stage) {
+    const uint32_t chunk = stage * kWarps + warp;
+    if (chunk < num_chunks) lane.CopyWeights(chunk, stage);
+  }
+#pragma unroll
+  for (int tile = 0; tile < kRowTiles; ++tile) {
+    const uint32_t row = first_row + tile * kTileRows + threadIdx.x % 32 / 4;
+    lane.x[tile] = nullptr;
+    if (row >= expert.count) continue;
+    const uint64_t x_row = args.places[expert.first + row] / args.places_per_row;
+    lane.x[tile] = args.x + x_row * in;
+  }
+  // Weights are there since before the first product was launched, its results are not.
+  if constexpr (kPhase == Phase::kDown) WaitForLastGrid();
+#pragma unroll
+  for (int stage = 0; stage < M::kStages - 1; ++stage) {
+    const uint32_t chunk = stage * kWarps + warp;
+    if (chunk < num_chunks) lane.CopyRows(chunk, stage);
+    CommitCopies();
+  }
+  if constexpr (M::kIsInt4) WaitForCopies<M::kStages - 2>();
+  if constexpr (M::kIsInt4 || M::kIsSparse) __syncthreads();
+
   MmaC sums[kStreams][kRowTiles] = {};
   int stage = 0;
   for (uint32_t chunk = warp; chunk < num_chunks; chunk += kWarps) {
     WaitForCopies<M::kStages - 2>();
+    __syncwarp();
+    // The stage before this one is free: all lanes have read it.
     const uint32_t ahead = chunk + (M::kStages - 1) * kWarps;
-    // The stage before this one is free: its operands have been read.
-    if (ahead < num_chunks) lane.Copy(ahead, stage == 0 ? M::kStages - 1 : stage - 1);
+    const int free_stage = stage == 0 ? M::kStages - 1 : stage - 1;
+    if (ahead < num_chunks) {
+      lane.CopyWeights(ahead, free_stage);
+      lane.CopyRows(ahead, free_stage);
+    }
     CommitCopies();
     Multiply(lane, stage, chunk, tables, groups, sums);
     stage = stage + 1 == M::kStages ? 0 : stage + 1;
   }
   WaitForCopies<0>();
   __syncthreads();
-  Finish<Decoder, kStreams, kRowTiles, kIsGated, kIsActivated>(
+  Finish<Decoder, kPhase>(
       args, expert, first_channel, first_row, sums, reinterpret_cast<float*>(shared));
 }
 
@@ -431,40 +417,70 @@ absl::Status StatusOf(cudaError_t error, absl::string_view what) {
 }
 
 struct Launch {
-  uint32_t out;
-  uint32_t num_experts;
-  uint32_t max_rows;
-  cudaStream_t stream;
+  uint32_t num_experts = 0;
+  uint32_t max_rows = 0;
+  cudaStream_t stream = nullptr;
+  uint32_t multiprocessors = 0;
+  size_t shared_bytes = 0;    // that a block may have
+  bool starts_early = false;  // down may start while up runs: since compute capability 9.0
 };
 
-template <typename Decoder, int kStreams, int kRowTiles, bool kIsGated, bool kIsActivated>
+template <typename Decoder, Phase kPhase, int kTiles, int kRowTiles>
 absl::Status LaunchTiles(const ProductArgs& args, const Launch& launch) {
-  const auto kernel = Product<Decoder, kStreams, kRowTiles, kIsGated, kIsActivated>;
-  const size_t bytes = Memory<Decoder, kStreams, kRowTiles>::Bytes(args.matrices[0].in);
-  const cudaError_t error = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
-  if (error != cudaSuccess) return StatusOf(error, "shared memory of an expert's product");
+  constexpr int kStreams = kTiles * (kPhase == Phase::kGatedUp ? 2 : 1);
+  const auto kernel = Product<Decoder, kPhase, kTiles, kRowTiles>;
+  cudaLaunchConfig_t config = {};
   const uint32_t rows = kRowTiles * kTileRows;
-  const dim3 grid((launch.max_rows + rows - 1) / rows,
-                  launch.out / (kTileChannels * (kIsGated ? 1 : kStreams)),
-                  launch.num_experts);
-  kernel<<<grid, kThreads, bytes, launch.stream>>>(args);
-  return StatusOf(cudaGetLastError(), "launch of an expert's product");
+  config.gridDim = dim3((launch.max_rows + rows - 1) / rows,
+                        args.out_width / (kTileChannels * kTiles),
+                        launch.num_experts);
+  config.blockDim = kThreads;
+  config.dynamicSmemBytes = Memory<Decoder, kStreams, kRowTiles>::Bytes(args.matrices[0].in);
+  config.stream = launch.stream;
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &early;
+  config.numAttrs = kPhase == Phase::kDown && launch.starts_early ? 1 : 0;
+  const cudaError_t error = cudaFuncSetAttribute(kernel,
+                                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                 static_cast<int>(config.dynamicSmemBytes));
+  if (error != cudaSuccess) return StatusOf(error, "shared memory of an expert's product");
+  return StatusOf(cudaLaunchKernelEx(&config, kernel, args), "launch of an expert's product");
 }
 
-template <typename Decoder, int kStreams, bool kIsGated, bool kIsActivated>
+// Whether blocks of kTiles channel tiles divide the outputs, are as many as multiprocessors, and
+// get their shared memory.
+template <typename Decoder, Phase kPhase, int kTiles, int kRowTiles>
+bool CanLaunch(const ProductArgs& args, const Launch& launch) {
+  constexpr int kStreams = kTiles * (kPhase == Phase::kGatedUp ? 2 : 1);
+  const uint32_t blocks = args.out_width / (kTiles * kTileChannels);
+  return args.out_width % (kTiles * kTileChannels) == 0 &&
+         blocks * launch.num_experts >= launch.multiprocessors &&
+         Memory<Decoder, kStreams, kRowTiles>::Bytes(args.matrices[0].in) <= launch.shared_bytes;
+}
+
+template <typename Decoder, Phase kPhase>
 absl::Status LaunchProduct(const ProductArgs& args, const Launch& launch) {
+  // A block of more channels copies its rows for more weights. It needs as many blocks as
+  // multiprocessors, and with many rows it has sums enough.
+  constexpr int kMatrices = kPhase == Phase::kGatedUp ? 2 : 1;
+  constexpr int kWide = Decoder::kCodec == Codec::kNone ? 2 : 4 / kMatrices;
   if (launch.max_rows <= kTileRows) {
-    return LaunchTiles<Decoder, kStreams, 1, kIsGated, kIsActivated>(args, launch);
+    return CanLaunch<Decoder, kPhase, kWide, 1>(args, launch)
+               ? LaunchTiles<Decoder, kPhase, kWide, 1>(args, launch)
+               : LaunchTiles<Decoder, kPhase, 1, 1>(args, launch);
   }
   if (launch.max_rows <= 2 * kTileRows) {
-    return LaunchTiles<Decoder, kStreams, 2, kIsGated, kIsActivated>(args, launch);
+    return CanLaunch<Decoder, kPhase, kWide, 2>(args, launch)
+               ? LaunchTiles<Decoder, kPhase, kWide, 2>(args, launch)
+               : LaunchTiles<Decoder, kPhase, 1, 2>(args, launch);
   }
-  return LaunchTiles<Decoder, kStreams, kMaxRowTiles, kIsGated, kIsActivated>(args, launch);
+  return LaunchTiles<Decoder, kPhase, 2 / kMatrices, 4>(args, launch);
 }
 
 template <typename Decoder>
-absl::Status LaunchMlp(const CudaExpertMlpArgs& args, cudaStream_t stream) {
+absl::Status LaunchMlp(const CudaExpertMlpArgs& args, const Launch& launch) {
   const RecordLayout& layout = *args.layout;
   const bool is_gated = layout.gate.out != 0;
   ProductArgs product = {
@@ -476,20 +492,37 @@ absl::Status LaunchMlp(const CudaExpertMlpArgs& args, cudaStream_t stream) {
       .out_width = layout.up.out,
       .places_per_row = args.num_chosen,
       .activation = args.activation};
-  Launch launch = {.out = layout.up.out,
-                   .num_experts = args.num_experts,
-                   .max_rows = args.max_rows,
-                   .stream = stream};
-  absl::Status status = is_gated ? LaunchProduct<Decoder, 2, true, true>(product, launch)
-                                 : LaunchProduct<Decoder, 1, false, true>(product, launch);
+  const absl::Status status = is_gated ? LaunchProduct<Decoder, Phase::kGatedUp>(product, launch)
+                                       : LaunchProduct<Decoder, Phase::kUp>(product, launch);
   if (!status.ok()) return status;
   product.matrices[0] = WeightsOf(layout.down);
   product.x = args.inner;
   product.out = args.out;
   product.out_width = layout.down.out;
   product.places_per_row = 1;
-  launch.out = layout.down.out;
-  return LaunchProduct<Decoder, 1, false, false>(product, launch);
+  return LaunchProduct<Decoder, Phase::kDown>(product, launch);
+}
+
+// Launch's part that is the device's.
+absl::Status AskDevice(Launch& launch) {
+  int device = 0;
+  int major = 0;
+  int multiprocessors = 0;
+  int shared_bytes = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  }
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  }
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  }
+  launch.starts_early = major >= 9;
+  launch.shared_bytes = static_cast<size_t>(shared_bytes);
+  launch.multiprocessors = static_cast<uint32_t>(multiprocessors);
+  return StatusOf(error, "the device of an expert's product");
 }
 
 __global__ void CombineRows(const __grid_constant__ CudaCombineArgs args) {
@@ -528,18 +561,21 @@ absl::Status ExpertMlp(const CudaExpertMlpArgs& args, cudaStream_t stream) {
         absl::StrCat(args.num_experts, " experts in a launch, the limit is 65535"));
   }
   if (args.num_experts == 0 || args.max_rows == 0) return absl::OkStatus();
+  if (layout.codec == Codec::kNone && layout.dtype != Dtype::kBfloat16) {
+    return absl::InvalidArgumentError("experts on a GPU are bfloat16 or encoded, not float32");
+  }
+  Launch launch = {.num_experts = args.num_experts, .max_rows = args.max_rows, .stream = stream};
+  const absl::Status status = AskDevice(launch);
+  if (!status.ok()) return status;
   switch (layout.codec) {
     case Codec::kNone:
-      if (layout.dtype != Dtype::kBfloat16) {
-        return absl::InvalidArgumentError("experts on a GPU are bfloat16 or encoded, not float32");
-      }
-      return LaunchMlp<NoneDecoder>(args, stream);
+      return LaunchMlp<NoneDecoder>(args, launch);
     case Codec::kInt8:
-      return LaunchMlp<Int8Decoder>(args, stream);
+      return LaunchMlp<Int8Decoder>(args, launch);
     case Codec::kInt4:
-      return LaunchMlp<Int4Decoder>(args, stream);
+      return LaunchMlp<Int4Decoder>(args, launch);
     case Codec::kSparse:
-      return LaunchMlp<SparseDecoder>(args, stream);
+      return LaunchMlp<SparseDecoder>(args, launch);
   }
   return absl::InternalError(absl::StrCat("unknown codec ", static_cast<int>(layout.codec)));
 }

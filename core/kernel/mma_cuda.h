@@ -66,6 +66,21 @@ __device__ inline void WaitForCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
+// Between two kernels in a stream, the second launched with programmatic stream serialization (CUDA
+// C++ Programming Guide, "Programmatic Dependent Launch"): the second's blocks may start once all
+// of the first's have said so, and see what it wrote once they have waited. Elsewhere the second
+// starts late enough.
+__device__ inline void LetNextGridStart() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+__device__ inline void WaitForLastGrid() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 __device__ inline float WidenBfloat16(uint16_t bits) {
   return __uint_as_float(uint32_t{bits} << 16);
 }
