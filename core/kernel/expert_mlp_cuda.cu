@@ -462,8 +462,7 @@ bool CanLaunch(const ProductArgs& args, const Launch& launch) {
 
 template <typename Decoder, Phase kPhase>
 absl::Status LaunchProduct(const ProductArgs& args, const Launch& launch) {
-  // A block of more channels copies its rows for more weights. It needs as many blocks as
-  // multiprocessors, and with many rows it has sums enough.
+  // A block of more channels copies its rows for more weights.
   constexpr int kMatrices = kPhase == Phase::kGatedUp ? 2 : 1;
   constexpr int kWide = Decoder::kCodec == Codec::kNone ? 2 : 4 / kMatrices;
   if (launch.max_rows <= kTileRows) {
@@ -471,12 +470,13 @@ absl::Status LaunchProduct(const ProductArgs& args, const Launch& launch) {
                ? LaunchTiles<Decoder, kPhase, kWide, 1>(args, launch)
                : LaunchTiles<Decoder, kPhase, 1, 1>(args, launch);
   }
-  if (launch.max_rows <= 2 * kTileRows) {
-    return CanLaunch<Decoder, kPhase, kWide, 2>(args, launch)
-               ? LaunchTiles<Decoder, kPhase, kWide, 2>(args, launch)
-               : LaunchTiles<Decoder, kPhase, 1, 2>(args, launch);
+  // Prompts. Blocks of encoded weights have no registers for more rows.
+  if (Decoder::kCodec == Codec::kNone && launch.max_rows > 2 * kTileRows) {
+    return LaunchTiles<NoneDecoder, kPhase, 2 / kMatrices, 4>(args, launch);
   }
-  return LaunchTiles<Decoder, kPhase, 2 / kMatrices, 4>(args, launch);
+  return CanLaunch<Decoder, kPhase, kWide, 2>(args, launch)
+             ? LaunchTiles<Decoder, kPhase, kWide, 2>(args, launch)
+             : LaunchTiles<Decoder, kPhase, 1, 2>(args, launch);
 }
 
 template <typename Decoder>
