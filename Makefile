@@ -26,7 +26,7 @@ build/.setup-cuda: deploy/install-deps.sh deploy/apt-packages.txt
 
 cuda: build/.setup-cuda ## Build the programs for NVIDIA GPUs, which needs none, into build/cuda/bin
 	cmake --preset cuda $(if $(wildcard build/cuda/CMakeCache.txt),>/dev/null)
-	cmake --build --preset cuda -j $(JOBS) --target pregated pregate pregate-bench pregate-model
+	cmake --build --preset cuda -j $(JOBS) --target pregated pregate pregate-bench pregate-model pregate-gpu-bench
 
 test-gpu: build/.setup-cuda ## The tests that need a GPU (without one each is skipped)
 	cmake --preset cuda $(if $(wildcard build/cuda/CMakeCache.txt),>/dev/null)
