@@ -5,7 +5,7 @@ export CCACHE_NOHASHDIR = 1
 export CTEST_PARALLEL_LEVEL ?= $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build cuda demo test test-gpu check asan tsan matrix bench format clean
+.PHONY: help setup build cuda demo test test-gpu check asan tsan fuzz matrix bench format clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,12 @@ asan: setup ## The tests under AddressSanitizer and UndefinedBehaviorSanitizer
 
 tsan: setup ## The tests without LibTorch under ThreadSanitizer
 	tests/run.sh tsan
+
+FUZZ_SECONDS ?= 60
+fuzz: setup ## libFuzzer on everything that reads what others wrote, FUZZ_SECONDS=60 a target
+	cmake --preset fuzz $(if $(wildcard build/fuzz/CMakeCache.txt),>/dev/null)
+	cmake --build --preset fuzz --target fuzz -j $(JOBS)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run.py build/fuzz $(FUZZ_TARGETS)
 
 matrix: setup ## Residency x mode x strategy x link, 200 prompts, both models: the same bits (an hour)
 	PREGATE_MATRIX=full tests/run.sh dev -R offload_matrix_test --timeout 86400
