@@ -35,9 +35,12 @@ struct ServerState {
 absl::Status TooManyCalls(const PermitPool& permits);
 
 // `message` out of a request's bytes. INVALID_ARGUMENT: they are not such a message, or a string in
-// it is not UTF-8.
+// it is not UTF-8. CANCELLED: gRPC has no message to give, as the call ended before it came.
 template <typename Message>
 absl::Status ParseMessage(grpc::ByteBuffer bytes, Message& message) {
+  if (!bytes.Valid()) {
+    return absl::CancelledError("the call ended before its request had come");
+  }
   if (grpc::SerializationTraits<Message>::Deserialize(&bytes, &message).ok())
     return absl::OkStatus();
   return WithReason(absl::InvalidArgumentError(

@@ -200,6 +200,28 @@ TEST_F(Http2MutatorTest, AnExchangeAsItStandsIsAnswered) {
   EXPECT_THAT(received, HasSubstr(text));
 }
 
+TEST_F(Http2MutatorTest, ACallThatEndsBeforeItsRequestCameIsNoInvalidRequest) {
+  for (const std::string method : {"Generate", "Complete", "Tokenize"}) {
+    Http2Exchange exchange = GrpcCall(1, "/pregate.v1.InferenceService/" + method, "");
+    exchange.back().type = Http2Frame::kRstStream;
+    exchange.back().flags = 0;
+    exchange.back().payload = std::string("\0\0\0\x08", 4);  // CANCEL
+    exchange.insert(exchange.begin(), exchanges_[0].front());
+    RawConnection connection(server_.server().grpc_port());
+    connection.Send(Serialize(exchange));
+    const auto handled = [&](const char* code) {
+      return server_.Metric(absl::StrCat("pregate_grpc_server_handled_total{grpc_method=\"",
+                                         method,
+                                         "\",grpc_code=\"",
+                                         code,
+                                         "\"}"));
+    };
+    while (handled("CANCELLED") + handled("INVALID_ARGUMENT") == 0) std::this_thread::yield();
+    EXPECT_EQ(handled("CANCELLED"), 1) << method;
+  }
+  EXPECT_EQ(server_.Metric("pregate_requests_rejected_total{reason=\"invalid\"}"), 0);
+}
+
 TEST_F(Http2MutatorTest, NothingThatAClientSendsHurtsTheServer) {
   const uint64_t seed = FromEnvironment("PREGATE_SEED", 1);
   const auto end = std::chrono::steady_clock::now() +
