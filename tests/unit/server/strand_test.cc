@@ -74,10 +74,10 @@ TEST(StrandTest, NeverRunsTwiceAtOnce) {
     });
   }
   for (std::thread& thread : threads) thread.join();
+  while (runs == 0) std::this_thread::yield();  // a run that has not begun, Retire spares
   strand.Retire([&] { retired.Set(); });
   retired.Await();
   EXPECT_FALSE(overlapped);
-  EXPECT_GE(runs, 1);
   EXPECT_LE(runs, 4000);
 }
 
