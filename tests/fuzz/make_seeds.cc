@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "core/expert/expert_predictor.h"
@@ -95,9 +96,57 @@ void AddLearned(const Corpus& corpus) {
   }
 }
 
+void AddTokenizer(const Corpus& corpus,
+                  const std::string& name,
+                  const nlohmann::ordered_json& json) {
+  const std::string text = json.dump();
+  const TempFolder folder;
+  folder.Write("tokenizer.json", text);
+  const auto loaded = Tokenizer::Load(folder.path());
+  PREGATE_CHECK(loaded.ok(), name, ": ", loaded.status().message());
+  corpus.Add("tokenizer", name, text);
+}
+
+// A byte-level tokenizer with other parts, one after another.
+void AddTokenizerParts(const Corpus& corpus) {
+  const std::pair<const char*, std::vector<const char*>> parts[] = {
+      {"normalizer",
+       {R"({"type":"BertNormalizer","clean_text":true,"handle_chinese_chars":true,"strip_accents":null,"lowercase":true})",
+        R"({"type":"Sequence","normalizers":[{"type":"NFKD"},{"type":"StripAccents"},{"type":"Lowercase"},)"
+        R"({"type":"Strip","strip_left":true,"strip_right":true},{"type":"Nmt"}]})",
+        R"({"type":"Replace","pattern":{"Regex":"(?i)t(he)?+"},"content":"h"})"}},
+      {"pre_tokenizer",
+       {R"({"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"\\s+(?!\\S)|\\p{N}"},)"
+        R"("behavior":"Isolated","invert":false},{"type":"Digits","individual_digits":true}]})",
+        R"({"type":"Metaspace","replacement":"▁","prepend_scheme":"first","split":true})",
+        R"({"type":"Punctuation","behavior":"MergedWithNext"})",
+        R"({"type":"UnicodeScripts"})",
+        R"({"type":"WhitespaceSplit"})",
+        R"({"type":"CharDelimiterSplit","delimiter":"h"})"}},
+      {"post_processor",
+       {R"({"type":"BertProcessing","sep":["<|end|>",259],"cls":["he",256]})",
+        R"({"type":"RobertaProcessing","sep":["<|end|>",259],"cls":["he",256],"trim_offsets":true,"add_prefix_space":true})"}},
+      {"decoder",
+       {R"({"type":"BPEDecoder","suffix":"</w>"})",
+        R"({"type":"CTC","pad_token":"<pad>","word_delimiter_token":"|","cleanup":true})",
+        R"({"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true})",
+        R"({"type":"WordPiece","prefix":"he","cleanup":true})",
+        R"({"type":"Sequence","decoders":[{"type":"ByteFallback"},{"type":"Fuse"},)"
+        R"({"type":"Strip","content":"t","start":2,"stop":1}]})",
+        R"({"type":"Replace","pattern":{"Regex":"h|t"},"content":"▁"})"}},
+  };
+  for (const auto& [part, values] : parts) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      nlohmann::ordered_json json = ByteLevelTokenizer();
+      json[part] = nlohmann::ordered_json::parse(values[i]);
+      AddTokenizer(corpus, absl::StrCat(part, "-", i), json);
+    }
+  }
+}
+
 void AddText(const Corpus& corpus) {
-  corpus.Add("tokenizer", "byte-level", ByteLevelTokenizer().dump());
-  corpus.Add("tokenizer", "sentencepiece", LlamaStyleTokenizer().dump());
+  AddTokenizer(corpus, "byte-level", ByteLevelTokenizer());
+  AddTokenizer(corpus, "sentencepiece", LlamaStyleTokenizer());
   for (const char* model : {
            R"({"type":"WordLevel","vocab":{"the":0,"he":1,"[UNK]":2},"unk_token":"[UNK]"})",
            R"({"type":"WordPiece","vocab":{"the":0,"##he":1,"t":3,"[UNK]":2},"unk_token":"[UNK]",)"
@@ -114,7 +163,7 @@ void AddText(const Corpus& corpus) {
         {"decoder",
          nlohmann::ordered_json::parse(R"({"type":"WordPiece","prefix":"##","cleanup":true})")},
         {"model", nlohmann::ordered_json::parse(model)}};
-    corpus.Add("tokenizer", json["model"]["type"].get<std::string>(), json.dump());
+    AddTokenizer(corpus, json["model"]["type"].get<std::string>(), json);
   }
   corpus.Add("chat_template",
              "plain",
@@ -197,6 +246,7 @@ int main(int argc, char** argv) {
   pregate::AddStorage(corpus);
   pregate::AddLearned(corpus);
   pregate::AddText(corpus);
+  pregate::AddTokenizerParts(corpus);
   pregate::AddRequests(corpus);
   pregate::AddConfigs(corpus);
 }
