@@ -105,6 +105,16 @@ TEST(TokenizerTest, AMissingFileIsNamed) {
   EXPECT_THAT(std::string(status.message()), HasSubstr(folder / "tokenizer.json"));
 }
 
+TEST(TokenizerTest, APostProcessorThatAddsAnIdWithoutATokenIsInvalid) {
+  nlohmann::ordered_json json = ByteLevelTokenizer();
+  json["post_processor"] = nlohmann::ordered_json::parse(
+      R"({"type": "BertProcessing", "sep": ["he", 256], "cls": ["<|end|>", 261]})");
+  const absl::Status status = LoadStatus(json.dump());
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("post_processor: token id 261 is not in the vocabulary of 261 ids"));
+}
+
 TEST(TokenizerTest, AFileCutAnywhereIsAStatusThatSaysWhere) {
   nlohmann::ordered_json json = LlamaStyleTokenizer();
   json["model"]["vocab"] = {{"<unk>", 0}, {"<s>", 1}, {"</s>", 2}, {"▁", 3}, {"t", 4}, {"▁t", 5}};

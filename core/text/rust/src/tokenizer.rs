@@ -23,11 +23,18 @@ impl Tokenizer {
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(Error::invalid)?;
         let highest = tokenizer.get_vocab(true).into_values().max();
-        Ok(Tokenizer {
+        let tokenizer = Tokenizer {
             vocab_size: highest.map_or(0, |id| id as usize + 1),
             stages: detokenizer::stages(tokenizer.get_decoder()),
             tokenizer,
-        })
+        };
+        // The ids that the post-processor adds are its own, which the crate does not look up.
+        for id in guard(Code::InvalidArgument, || tokenizer.encode("", true))? {
+            tokenizer.token(id, false).map_err(|error| {
+                Error::invalid(format_args!("post_processor: {}", error.message))
+            })?;
+        }
+        Ok(tokenizer)
     }
 
     /// One past the highest id. Not every id below it need have a token.
