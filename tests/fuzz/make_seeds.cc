@@ -64,6 +64,11 @@ void AddStorage(const Corpus& corpus) {
                                .value();
   corpus.Add("safetensors", "file", text + std::string(data_size, 'x'));
   corpus.Add("safetensors", "header", std::string("\x1a\0", 2) + text.substr(8));
+  // 2^64 bytes, which 64 bits would count as none.
+  corpus.Add("safetensors",
+             "overflow",
+             std::string(2, '\0') +
+                 R"({"a":{"dtype":"F32","shape":[4294967296,1073741824],"data_offsets":[0,0]}})");
   corpus.Add(
       "safetensors",
       "index",

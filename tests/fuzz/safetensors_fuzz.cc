@@ -17,7 +17,12 @@ absl::Span<const std::byte> BytesOf(const std::string& text) {
 // A header that was accepted says the same once it is written and read again.
 void WriteAndReadAgain(const SafetensorsHeader& header) {
   std::vector<TensorSpec> specs;
-  for (const SafetensorsHeader::Tensor& tensor : header.tensors) specs.push_back(tensor.spec);
+  for (const SafetensorsHeader::Tensor& tensor : header.tensors) {
+    double bytes = static_cast<double>(TensorDtypeSize(tensor.spec.dtype));  // cannot wrap around
+    for (const int64_t extent : tensor.spec.shape) bytes *= static_cast<double>(extent);
+    PREGATE_CHECK(bytes == static_cast<double>(tensor.end - tensor.begin), tensor.spec.name);
+    specs.push_back(tensor.spec);
+  }
   uint64_t data_size = 0;
   const absl::StatusOr<std::string> written =
       SerializeSafetensorsHeader(specs, header.metadata, data_size);
