@@ -7,13 +7,13 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace pregate;
-  static const auto* const folder = new TempFolder();
+  static const TempFolder folder;
   const absl::string_view input = TextOf(data, size);
   const size_t end = std::min(input.find('\0'), size);
-  folder->Write("config.json", std::string(input.substr(0, end)));
-  folder->Write("generation_config.json",
-                end < size ? std::string(input.substr(end + 1)) : std::string("{}"));
-  const absl::StatusOr<ModelConfig> config = ReadModelConfig(folder->path());
+  folder.Write("config.json", std::string(input.substr(0, end)));
+  folder.Write("generation_config.json",
+               end < size ? std::string(input.substr(end + 1)) : std::string("{}"));
+  const absl::StatusOr<ModelConfig> config = ReadModelConfig(folder.path());
   if (!config.ok()) return 0;
   // What the transformer relies on.
   PREGATE_CHECK(config->family != nullptr && config->vocab_size > 0 && config->hidden_size > 0);

@@ -44,16 +44,16 @@ void Read(const std::string& bytes) {
 }
 
 void ReadAsIndex(absl::string_view text) {
-  static const auto* const folder = new TempFolder();  // the shard that seeds speak of is in it
+  static const TempFolder folder;  // the shard that seeds speak of is in it
   static const std::string shard = [] {
     uint64_t data_size = 0;
     const std::vector<TensorSpec> specs = {{"a", TensorDtype::kF32, {2}},
                                            {"b", TensorDtype::kU8, {}}};
     const std::string header = SerializeSafetensorsHeader(specs, {}, data_size).value();
-    return folder->Write("one.safetensors", header + std::string(data_size, 'x'));
+    return folder.Write("one.safetensors", header + std::string(data_size, 'x'));
   }();
-  folder->Write("model.safetensors.index.json", std::string(text));
-  const absl::StatusOr<Safetensors> tensors = Safetensors::OpenFolder(folder->path());
+  folder.Write("model.safetensors.index.json", std::string(text));
+  const absl::StatusOr<Safetensors> tensors = Safetensors::OpenFolder(folder.path());
   if (tensors.ok()) PREGATE_CHECK(tensors->tensors().size() <= 2);
 }
 

@@ -57,9 +57,9 @@ void Use(const Tokenizer& tokenizer) {
 }  // namespace pregate
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static const auto* const folder = new pregate::TempFolder();
-  folder->Write("tokenizer.json", std::string(pregate::TextOf(data, size)));
-  const auto tokenizer = pregate::Tokenizer::Load(folder->path());
+  static const pregate::TempFolder folder;
+  folder.Write("tokenizer.json", std::string(pregate::TextOf(data, size)));
+  const auto tokenizer = pregate::Tokenizer::Load(folder.path());
   if (tokenizer.ok()) pregate::Use(**tokenizer);
   return 0;
 }
