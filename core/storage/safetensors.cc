@@ -12,6 +12,9 @@
 namespace pregate {
 namespace {
 
+// Of an index: several times what the largest models' have.
+constexpr uint64_t kMaxIndexBytes = uint64_t{64} << 20;
+
 absl::Status InFile(const std::string& path, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
 }
@@ -95,6 +98,10 @@ absl::StatusOr<Safetensors> Safetensors::OpenFolder(const std::string& folder) {
         folder, ": neither model.safetensors nor model.safetensors.index.json is there"));
   }
   if (!index.ok()) return index.status();
+  if (index->bytes().size() > kMaxIndexBytes) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        index_path, ": an index of ", index->bytes().size(), " bytes, more than ", kMaxIndexBytes));
+  }
   auto shards = ReadWeightMap(index->bytes());
   if (!shards.ok()) return InFile(index_path, shards.status());
 

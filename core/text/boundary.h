@@ -32,9 +32,6 @@ absl::Status StatusOf(Call call) {
   return absl::Status(static_cast<absl::StatusCode>(code), message);
 }
 
-// The bytes of a file. Errors name the path and the system's reason.
-absl::StatusOr<std::string> ReadFile(const std::string& path);
-
 // `status` with `place` in front of its message.
 absl::Status At(absl::string_view place, const absl::Status& status);
 

@@ -8,6 +8,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "core/base/read_file.h"
 #include "core/base/status_macros.h"
 #include "core/text/boundary.h"
 
@@ -17,12 +18,14 @@ namespace {
 using text_internal::At;
 using text_internal::Borrow;
 using text_internal::Into;
-using text_internal::ReadFile;
 using text_internal::StatusOf;
+
+// Of a file of the model folder: several times what the largest tokenizer_config.json in use have.
+constexpr size_t kMaxBytes = size_t{16} << 20;
 
 // A file of the model folder; empty when there is none.
 absl::StatusOr<std::optional<std::string>> ReadIfThere(const std::string& path) {
-  absl::StatusOr<std::string> bytes = ReadFile(path);
+  absl::StatusOr<std::string> bytes = ReadFile(path, kMaxBytes);
   if (absl::IsNotFound(bytes.status())) return std::nullopt;
   if (!bytes.ok()) return bytes.status();
   return *std::move(bytes);

@@ -37,7 +37,8 @@ class ChatTemplate {
   // list of named ones), of `model_folder`, and the special tokens of the latter. `now`: what
   // `strftime_now` formats, in local time; any thread may call it.
   // NOT_FOUND: the folder has no template. INVALID_ARGUMENT: says in which template, line and
-  // column the syntax is wrong, or which entry of the config.
+  // column the syntax is wrong, or which entry of the config. RESOURCE_EXHAUSTED: a file has more
+  // than 16 MiB.
   static absl::StatusOr<std::unique_ptr<ChatTemplate>> Load(const std::string& model_folder,
                                                             WallClock now = absl::Now);
   ~ChatTemplate();

@@ -1,6 +1,7 @@
 #include "core/text/tokenizer.h"
 
 #include "absl/memory/memory.h"
+#include "core/base/read_file.h"
 #include "core/base/status_macros.h"
 #include "core/text/boundary.h"
 
@@ -9,12 +10,18 @@ namespace pregate {
 using text_internal::At;
 using text_internal::Borrow;
 using text_internal::Into;
-using text_internal::ReadFile;
 using text_internal::StatusOf;
+
+namespace {
+
+// Of a tokenizer.json: twice what the largest in use have.
+constexpr size_t kMaxBytes = size_t{64} << 20;
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& model_folder) {
   const std::string path = model_folder + "/tokenizer.json";
-  PREGATE_ASSIGN_OR_RETURN(const std::string json, ReadFile(path));
+  PREGATE_ASSIGN_OR_RETURN(const std::string json, ReadFile(path, kMaxBytes));
   PregateTokenizer* handle = nullptr;
   const absl::Status status = StatusOf(
       [&](PregateSink error) { return pregate_tokenizer_new(Borrow(json), &handle, error); });

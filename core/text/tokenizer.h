@@ -20,8 +20,9 @@ namespace pregate {
 // library. Truncation and padding that the file may ask for are left out. Immutable: thread-safe.
 class Tokenizer {
  public:
-  // Reads `model_folder`/tokenizer.json. INVALID_ARGUMENT says where the file is wrong (line and
-  // column where it can); an unreadable file has the system's code and reason.
+  // Reads `model_folder`/tokenizer.json, of at most 64 MiB: RESOURCE_EXHAUSTED when it has more.
+  // INVALID_ARGUMENT says where the file is wrong (line and column where it can); an unreadable
+  // file has the system's code and reason.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Load(const std::string& model_folder);
   ~Tokenizer();
   Tokenizer(const Tokenizer&) = delete;

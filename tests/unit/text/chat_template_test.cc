@@ -1,5 +1,6 @@
 #include "core/text/chat_template.h"
 
+#include <filesystem>
 #include <string>
 #include <thread>
 #include <utility>
@@ -230,6 +231,16 @@ TEST(ChatTemplateTest, StepsAndOutputAreBounded) {
             absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(Error(Render(std::string(70000, 'x'))),
               HasSubstr("has 70000 bytes, more than 65536"));
+}
+
+TEST(ChatTemplateTest, AnAbsurdlyLargeFileIsRefused) {
+  for (const char* name : {"tokenizer_config.json", "chat_template.jinja"}) {
+    const TempFolder folder;
+    std::filesystem::resize_file(folder.Write(name, "{}"), size_t{1} << 40);  // a hole
+    EXPECT_EQ(ChatTemplate::Load(folder.path()).status(),
+              absl::ResourceExhaustedError(folder / name +
+                                           ": larger than the 16777216 bytes that it may have"));
+  }
 }
 
 // What nests deep must not overflow a stack, neither where it is read nor where it is dropped.

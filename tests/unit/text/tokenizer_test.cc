@@ -1,5 +1,6 @@
 #include "core/text/tokenizer.h"
 
+#include <filesystem>
 #include <string>
 #include <thread>
 #include <vector>
@@ -113,6 +114,15 @@ TEST(TokenizerTest, APostProcessorThatAddsAnIdWithoutATokenIsInvalid) {
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()),
               HasSubstr("post_processor: token id 261 is not in the vocabulary of 261 ids"));
+}
+
+TEST(TokenizerTest, AnAbsurdlyLargeFileIsRefused) {
+  const TempFolder folder;
+  const std::string path = folder.Write("tokenizer.json", "{}");
+  std::filesystem::resize_file(path, size_t{1} << 40);  // a hole: nothing is written
+  EXPECT_EQ(
+      Tokenizer::Load(folder.path()).status(),
+      absl::ResourceExhaustedError(path + ": larger than the 67108864 bytes that it may have"));
 }
 
 TEST(TokenizerTest, AFileCutAnywhereIsAStatusThatSaysWhere) {
