@@ -4,7 +4,6 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "server/expert_admin.h"
@@ -67,13 +66,6 @@ class TraceStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 
 }  // namespace
 
-bool IsLoopbackPeer(absl::string_view peer) {
-  for (const char* prefix : {"ipv4:127.", "ipv6:[::1]:", "ipv6:%5B::1%5D:", "unix:"}) {
-    if (absl::StartsWith(peer, prefix)) return true;
-  }
-  return false;
-}
-
 AdminService::AdminService(const ServerState& state, Info info)
     : state_(state), info_(std::move(info)), started_(RealClock().Now()), profiler_(state) {}
 
@@ -96,13 +88,9 @@ grpc::ServerUnaryReactor* AdminService::GetServerInfo(Context* context,
                                                       Bytes* response) {
   return RunUnary<v1::GetServerInfoRequest, v1::GetServerInfoResponse>(
       state_,
-      "GetServerInfo",
-      context,
-      request,
-      response,
-      [this,
-       context](const v1::GetServerInfoRequest&) -> absl::StatusOr<v1::GetServerInfoResponse> {
-        PREGATE_RETURN_IF_ERROR(Authorize(*context));
+      {"GetServerInfo", Access::kAdmin, context, request, response},
+      [this](const v1::GetServerInfoRequest&,
+             const std::string&) -> absl::StatusOr<v1::GetServerInfoResponse> {
         v1::GetServerInfoResponse answer;
         answer.set_version(info_.version);
         answer.set_commit(info_.commit);
@@ -121,12 +109,8 @@ grpc::ServerUnaryReactor* AdminService::GetLoad(Context* context,
                                                 Bytes* response) {
   return RunUnary<v1::GetLoadRequest, v1::GetLoadResponse>(
       state_,
-      "GetLoad",
-      context,
-      request,
-      response,
-      [this, context](const v1::GetLoadRequest&) -> absl::StatusOr<v1::GetLoadResponse> {
-        PREGATE_RETURN_IF_ERROR(Authorize(*context));
+      {"GetLoad", Access::kAdmin, context, request, response},
+      [this](const v1::GetLoadRequest&, const std::string&) -> absl::StatusOr<v1::GetLoadResponse> {
         v1::GetLoadResponse answer;
         answer.set_max_running(info_.options.max_running);
         answer.set_max_queued(info_.options.max_queued);
@@ -153,29 +137,23 @@ absl::StatusOr<ExpertOffload*> AdminService::Experts() const {
 
 template <typename Request, typename Response>
 grpc::ServerUnaryReactor* AdminService::RunOnExperts(
-    absl::string_view method,
+    const UnaryCall& call,
     bool is_change,
-    Context* context,
-    const Bytes* request,
-    Bytes* response,
     absl::StatusOr<Response> (*handle)(ExpertOffload& experts, const Request& request)) {
   return RunUnary<Request, Response>(
       state_,
-      method,
-      context,
-      request,
-      response,
-      [this, method, is_change, context, handle](
-          const Request& message) -> absl::StatusOr<Response> {
-        PREGATE_RETURN_IF_ERROR(Authorize(*context));
+      call,
+      [this, is_change, handle, method = call.method, peer = call.context->peer()](
+          const Request& message, const std::string& client) -> absl::StatusOr<Response> {
         PREGATE_ASSIGN_OR_RETURN(ExpertOffload* const experts, Experts());
         absl::StatusOr<Response> answer = handle(*experts, message);
         if (is_change) {
-          state_.logger.Info("admin",
-                             {{"method", method},
-                              {"request", message.ShortDebugString()},
-                              {"peer", context->peer()},
-                              {"code", absl::StatusCodeToString(answer.status().code())}});
+          LogAdminAction(state_.logger,
+                         {.method = method,
+                          .request = message.ShortDebugString(),
+                          .client = client,
+                          .peer = peer},
+                         answer.status());
         }
         return answer;
       });
@@ -184,37 +162,43 @@ grpc::ServerUnaryReactor* AdminService::RunOnExperts(
 grpc::ServerUnaryReactor* AdminService::GetExpertCache(Context* context,
                                                        const Bytes* request,
                                                        Bytes* response) {
-  return RunOnExperts("GetExpertCache", false, context, request, response, ReadExpertCache);
+  return RunOnExperts(
+      {"GetExpertCache", Access::kAdmin, context, request, response}, false, ReadExpertCache);
 }
 
 grpc::ServerUnaryReactor* AdminService::ResetExpertCache(Context* context,
                                                          const Bytes* request,
                                                          Bytes* response) {
-  return RunOnExperts("ResetExpertCache", true, context, request, response, ResetExperts);
+  return RunOnExperts(
+      {"ResetExpertCache", Access::kAdmin, context, request, response}, true, ResetExperts);
 }
 
 grpc::ServerUnaryReactor* AdminService::SetExpertCacheCapacity(Context* context,
                                                                const Bytes* request,
                                                                Bytes* response) {
-  return RunOnExperts("SetExpertCacheCapacity", true, context, request, response, SetCapacity);
+  return RunOnExperts(
+      {"SetExpertCacheCapacity", Access::kAdmin, context, request, response}, true, SetCapacity);
 }
 
 grpc::ServerUnaryReactor* AdminService::SetSpeculation(Context* context,
                                                        const Bytes* request,
                                                        Bytes* response) {
-  return RunOnExperts("SetSpeculation", true, context, request, response, ChangeSpeculation);
+  return RunOnExperts(
+      {"SetSpeculation", Access::kAdmin, context, request, response}, true, ChangeSpeculation);
 }
 
 grpc::ServerUnaryReactor* AdminService::SetMemoryStrategy(Context* context,
                                                           const Bytes* request,
                                                           Bytes* response) {
-  return RunOnExperts("SetMemoryStrategy", true, context, request, response, ChangeMemoryStrategy);
+  return RunOnExperts({"SetMemoryStrategy", Access::kAdmin, context, request, response},
+                      true,
+                      ChangeMemoryStrategy);
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* AdminService::DumpRoutingTrace(Context* context,
                                                                            const Bytes*) {
   // Both delete themselves when they are done.
-  absl::Status status = Authorize(*context);
+  absl::Status status = Admit(*context).status();
   const absl::StatusOr<ExpertOffload*> experts = status.ok() ? Experts() : status;
   std::optional<Permit> permit = state_.permits.TryAcquire();
   if (experts.ok() && permit.has_value())
@@ -227,18 +211,15 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* AdminService::DumpRoutingTrace(Conte
 grpc::ServerUnaryReactor* AdminService::ProfileDevice(Context* context,
                                                       const Bytes* request,
                                                       Bytes* response) {
-  return profiler_.Answer(Authorize(*context), context, request, response);
+  return profiler_.Answer(Admit(*context), context, request, response);
 }
 
-absl::Status AdminService::Authorize(const Context& context) const {
-  if (IsLoopbackPeer(context.peer())) return absl::OkStatus();
-  return WithReason(absl::PermissionDeniedError(
-                        "admin methods are open to clients on the server's own machine only"),
-                    "ADMIN_ON_LOOPBACK_ONLY");
+absl::StatusOr<std::string> AdminService::Admit(const Context& context) const {
+  return state_.authenticator.Admit(CredentialsOf(context), Access::kAdmin);
 }
 
 absl::Status AdminService::Unimplemented(const Context& context, absl::string_view method) const {
-  absl::Status status = Authorize(context);
+  absl::Status status = Admit(context).status();
   if (status.ok())
     status = absl::UnimplementedError(absl::StrCat(method, " is not offered by this version"));
   state_.stats.OnHandled(method, status);

@@ -12,10 +12,6 @@
 
 namespace pregate {
 
-// Whether a call's peer, as gRPC names it ("ipv4:127.0.0.1:4711", "ipv6:%5B::1%5D:4711"), is on
-// this machine.
-bool IsLoopbackPeer(absl::string_view peer);
-
 // Raw for the same reason as InferenceService, and so that what is not there yet is answered by one
 // method.
 using RawAdminService = v1::AdminService::WithRawCallbackMethod_GetServerInfo<
@@ -30,7 +26,6 @@ using RawAdminService = v1::AdminService::WithRawCallbackMethod_GetServerInfo<
                                     v1::AdminService::WithRawCallbackMethod_ProfileDevice<
                                         v1::AdminService::Service>>>>>>>>>>>;
 
-// Open to loopback peers only, until there are admin tokens.
 class AdminService final : public RawAdminService {
  public:
   // What GetServerInfo says beside the engine's own.
@@ -82,18 +77,15 @@ class AdminService final : public RawAdminService {
                                           Bytes* response) override;
 
  private:
-  absl::Status Authorize(const Context& context) const;
+  absl::StatusOr<std::string> Admit(const Context& context) const;
   // The cache of the loaded model's experts. UNAVAILABLE while it is loaded, FAILED_PRECONDITION
   // when there is none.
   absl::StatusOr<ExpertOffload*> Experts() const;
-  // Answers a call on the experts, once it is authorized, and logs it when it changes something.
+  // Answers a call on the experts and logs it when it changes something.
   template <typename Request, typename Response>
   grpc::ServerUnaryReactor* RunOnExperts(
-      absl::string_view method,
+      const UnaryCall& call,
       bool is_change,
-      Context* context,
-      const Bytes* request,
-      Bytes* response,
       absl::StatusOr<Response> (*handle)(ExpertOffload& experts, const Request& request));
   // The status of a method that is not there yet, counted.
   absl::Status Unimplemented(const Context& context, absl::string_view method) const;

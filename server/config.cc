@@ -27,6 +27,16 @@
 namespace pregate {
 namespace {
 
+// For experiments, and for what the defaults do well: --help is to fit a screen.
+constexpr absl::string_view kRare[] = {"cpu-isa",
+                                       "pack-folder",
+                                       "record-routing",
+                                       "simulated-link",
+                                       "speculation-aggressiveness",
+                                       "speculation-confidence",
+                                       "speculation-lookahead",
+                                       "verify-slots"};
+
 absl::Status SetDuration(absl::string_view text, Duration& target) {
   absl::Duration duration;
   if (!absl::ParseDuration(text, &duration) || duration < absl::ZeroDuration() ||
@@ -77,19 +87,57 @@ bool IsLoopback(const std::string& host) {
   return host == "localhost";
 }
 
-absl::Status CheckAddress(absl::string_view flag, const std::string& text, bool insecure) {
+// `way_out`: what else than --insecure makes an address beyond loopback acceptable; "" = it is.
+absl::Status CheckAddress(absl::string_view flag,
+                          const std::string& text,
+                          absl::string_view way_out) {
   const absl::StatusOr<Address> address = ParseAddress(text);
   if (!address.ok())
     return absl::InvalidArgumentError(absl::StrCat("--", flag, ": ", address.status().message()));
-  if (!insecure && !IsLoopback(address->host)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--",
-        flag,
-        " ",
-        text,
-        " can be reached from other machines without TLS: listen on 127.0.0.1, or say --insecure"));
+  if (!way_out.empty() && !IsLoopback(address->host)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--",
+                     flag,
+                     " ",
+                     text,
+                     " can be reached from other machines without TLS: ",
+                     way_out,
+                     ", or say --insecure"));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckTls(const TlsFiles& files) {
+  if (!files.any()) return absl::OkStatus();
+  for (const auto& [flag, file] :
+       {std::pair("--tls-cert", &files.certificate), std::pair("--tls-key", &files.key)}) {
+    if (file->empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("TLS needs both --tls-cert and --tls-key: ", flag, " is missing"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::vector<Flag> SecurityFlags(ServerOptions& options) {
+  return {TextFlag("tls-cert",
+                   "FILE",
+                   "certificate chain in PEM form (default: no TLS)",
+                   options.tls.certificate),
+          TextFlag("tls-key", "FILE", "its private key", options.tls.key),
+          TextFlag("tls-client-ca",
+                   "FILE",
+                   "lets in clients with a certificate of it only",
+                   options.tls.client_ca),
+          TextFlag("auth-token-file",
+                   "FILE",
+                   "tokens that calls need (default: none needed)",
+                   options.auth_token_file),
+          TextFlag("admin-token-file",
+                   "FILE",
+                   "tokens of admin calls (default: loopback only)",
+                   options.admin_token_file),
+          SwitchFlag("insecure", "allow other machines to connect without TLS", options.insecure)};
 }
 
 }  // namespace
@@ -109,8 +157,7 @@ std::vector<Flag> ServerFlags(ServerOptions& options) {
        .value_name = "DURATION",
        .help = "how long SIGTERM lets streams finish (default 30s)",
        .set = [&](absl::string_view text) { return SetDuration(text, options.drain_timeout); }});
-  flags.push_back(
-      SwitchFlag("insecure", "allow other machines to connect without TLS", options.insecure));
+  for (Flag& flag : SecurityFlags(options)) flags.push_back(std::move(flag));
   flags.push_back({.name = "log-level",
                    .value_name = "debug|info|warning|error",
                    .help = "(default info)",
@@ -123,6 +170,8 @@ std::vector<Flag> ServerFlags(ServerOptions& options) {
                    .set = [&](absl::string_view text) {
                      return SetParsed(ParseLogFormat(text), options.log_format);
                    }});
+  for (Flag& flag : flags)
+    flag.is_rare = std::find(std::begin(kRare), std::end(kRare), flag.name) != std::end(kRare);
   return flags;
 }
 
@@ -164,8 +213,15 @@ absl::Status ValidateOptions(const ServerOptions& options) {
     return absl::InvalidArgumentError(
         "no model: say --model DIR, or set model in the configuration file");
   }
-  PREGATE_RETURN_IF_ERROR(CheckAddress("listen", options.listen, options.insecure));
-  PREGATE_RETURN_IF_ERROR(CheckAddress("http-listen", options.http_listen, options.insecure));
+  PREGATE_RETURN_IF_ERROR(CheckTls(options.tls));
+  const bool accepts_any = options.insecure || options.tls.any();
+  PREGATE_RETURN_IF_ERROR(
+      CheckAddress("listen",
+                   options.listen,
+                   accepts_any ? "" : "listen on 127.0.0.1, give --tls-cert and --tls-key"));
+  // Which has no TLS.
+  PREGATE_RETURN_IF_ERROR(CheckAddress(
+      "http-listen", options.http_listen, options.insecure ? "" : "listen on 127.0.0.1"));
   if (options.listen == options.http_listen && !absl::EndsWith(options.listen, ":0")) {
     return absl::InvalidArgumentError(
         absl::StrCat("--listen and --http-listen are both ", options.listen));

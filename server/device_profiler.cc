@@ -15,12 +15,12 @@ class DeviceProfiler::Call final : public grpc::ServerUnaryReactor {
   Call(DeviceProfiler& profiler, grpc::CallbackServerContext& context, grpc::ByteBuffer& response)
       : profiler_(profiler), peer_(context.peer()), response_(response) {}
 
-  void Start(absl::Status authorized, const grpc::ByteBuffer& request) {
-    absl::Status status = std::move(authorized);
-    const bool is_authorized = status.ok();
-    if (is_authorized) status = TryQueue(request);
+  void Start(const absl::StatusOr<std::string>& client, const grpc::ByteBuffer& request) {
+    if (!client.ok()) return End(client.status());
+    client_ = *client;
+    const absl::Status status = TryQueue(request);
     if (status.ok()) return;  // the task ends the call
-    if (is_authorized) Log(status);
+    Log(status);
     End(status);
   }
 
@@ -58,11 +58,9 @@ class DeviceProfiler::Call final : public grpc::ServerUnaryReactor {
   }
 
   void Log(const absl::Status& status) const {
-    profiler_.state_.logger.Info("admin",
-                                 {{"method", "ProfileDevice"},
-                                  {"request", ""},
-                                  {"peer", peer_},
-                                  {"code", absl::StatusCodeToString(status.code())}});
+    LogAdminAction(profiler_.state_.logger,
+                   {.method = "ProfileDevice", .request = "", .client = client_, .peer = peer_},
+                   status);
   }
 
   void End(const absl::Status& status) {
@@ -75,17 +73,18 @@ class DeviceProfiler::Call final : public grpc::ServerUnaryReactor {
 
   DeviceProfiler& profiler_;
   const std::string peer_;
+  std::string client_;
   grpc::ByteBuffer& response_;
   std::optional<Permit> permit_;
   std::atomic<bool> is_cancelled_ = false;
 };
 
-grpc::ServerUnaryReactor* DeviceProfiler::Answer(absl::Status authorized,
+grpc::ServerUnaryReactor* DeviceProfiler::Answer(const absl::StatusOr<std::string>& client,
                                                  grpc::CallbackServerContext* context,
                                                  const grpc::ByteBuffer* request,
                                                  grpc::ByteBuffer* response) {
   auto* const call = new Call(*this, *context, *response);
-  call->Start(std::move(authorized), *request);
+  call->Start(client, *request);
   return call;
 }
 

@@ -2,8 +2,9 @@
 #pragma once
 
 #include <atomic>
+#include <string>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "core/base/thread.h"
 #include "server/server_state.h"
 
@@ -15,10 +16,11 @@ class DeviceProfiler {
   // `state` outlives this.
   explicit DeviceProfiler(const ServerState& state) : state_(state) {}
 
-  // Answers a call: with `authorized` unless that is OK, else with a profile, measured on a thread
-  // of its own, for it takes seconds. A second call meanwhile is refused with FAILED_PRECONDITION.
-  // One that is cancelled ends at the next step, as do all when the server drains.
-  grpc::ServerUnaryReactor* Answer(absl::Status authorized,
+  // Answers a call of `client`: with its status unless that is OK, else with a profile, measured on
+  // a thread of its own, for it takes seconds. A second call meanwhile is refused with
+  // FAILED_PRECONDITION. One that is cancelled ends at the next step, as do all when the server
+  // drains.
+  grpc::ServerUnaryReactor* Answer(const absl::StatusOr<std::string>& client,
                                    grpc::CallbackServerContext* context,
                                    const grpc::ByteBuffer* request,
                                    grpc::ByteBuffer* response);

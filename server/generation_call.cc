@@ -53,11 +53,14 @@ GenerationCall::GenerationCall(const ServerState& state,
       method_(method),
       context_(context),
       bytes_(bytes),
-      permit_(state.permits.TryAcquire()),
       strand_(state.pool, std::move(advance)) {}
 
 absl::Status GenerationCall::Begin() {
-  if (!permit_.has_value()) return TooManyCalls(state_.permits);
+  PREGATE_ASSIGN_OR_RETURN(client_,
+                           state_.authenticator.Admit(CredentialsOf(context_), Access::kInference));
+  std::optional<Permit> permit = state_.permits.TryAcquire();
+  if (!permit.has_value()) return TooManyCalls(state_.permits);
+  permit_.emplace(*std::move(permit));
   strand_.Poke();
   return absl::OkStatus();
 }
@@ -88,6 +91,7 @@ absl::Status GenerationCall::Submit() {
   PREGATE_ASSIGN_OR_RETURN(
       Generation generation,
       ConvertRequest(wire, DeadlineOf(context_, engine->clock()), RandomSeed(), *engine));
+  generation.request.client = client_;
   TextStream text(
       engine->tokenizer(), generation.request.prompt_token_ids, std::move(generation.stop));
   PREGATE_ASSIGN_OR_RETURN(std::shared_ptr<ResponseStream> stream,

@@ -27,7 +27,8 @@ class GenerationCall {
                  const grpc::ByteBuffer& bytes,
                  std::function<void()> advance);
 
-  // Not OK: there are too many calls, and this one has to be finished with End of that.
+  // Not OK: the client is not admitted or there are too many calls, and this one has to be finished
+  // with End of that.
   absl::Status Begin();
   void Poke() { strand_.Poke(); }
   void Cancel();
@@ -50,6 +51,7 @@ class GenerationCall {
   grpc::CallbackServerContext& context_;
   grpc::ByteBuffer bytes_;
   std::optional<Permit> permit_;
+  std::string client_;
   std::string request_id_;
   std::optional<Answer> answer_;
 

@@ -27,11 +27,9 @@ grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext
                                                      grpc::ByteBuffer* response) {
   return RunUnary<v1::TokenizeRequest, v1::TokenizeResponse>(
       state_,
-      "Tokenize",
-      context,
-      request,
-      response,
-      [this](const v1::TokenizeRequest& wire) -> absl::StatusOr<v1::TokenizeResponse> {
+      {"Tokenize", Access::kInference, context, request, response},
+      [this](const v1::TokenizeRequest& wire,
+             const std::string&) -> absl::StatusOr<v1::TokenizeResponse> {
         PREGATE_ASSIGN_OR_RETURN(const Engine* const engine, state_.availability.engine());
         PREGATE_RETURN_IF_ERROR(CheckModel(wire.model(), engine->model()));
         PREGATE_RETURN_IF_ERROR(CheckTextSize("text", wire.text(), engine->model()));
@@ -49,11 +47,9 @@ grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerConte
                                                        grpc::ByteBuffer* response) {
   return RunUnary<v1::DetokenizeRequest, v1::DetokenizeResponse>(
       state_,
-      "Detokenize",
-      context,
-      request,
-      response,
-      [this](const v1::DetokenizeRequest& wire) -> absl::StatusOr<v1::DetokenizeResponse> {
+      {"Detokenize", Access::kInference, context, request, response},
+      [this](const v1::DetokenizeRequest& wire,
+             const std::string&) -> absl::StatusOr<v1::DetokenizeResponse> {
         PREGATE_ASSIGN_OR_RETURN(const Engine* const engine, state_.availability.engine());
         PREGATE_RETURN_IF_ERROR(CheckModel(wire.model(), engine->model()));
         const absl::StatusOr<std::string> text =
@@ -72,11 +68,9 @@ grpc::ServerUnaryReactor* InferenceService::ListModels(grpc::CallbackServerConte
                                                        grpc::ByteBuffer* response) {
   return RunUnary<v1::ListModelsRequest, v1::ListModelsResponse>(
       state_,
-      "ListModels",
-      context,
-      request,
-      response,
-      [this](const v1::ListModelsRequest&) -> absl::StatusOr<v1::ListModelsResponse> {
+      {"ListModels", Access::kInference, context, request, response},
+      [this](const v1::ListModelsRequest&,
+             const std::string&) -> absl::StatusOr<v1::ListModelsResponse> {
         PREGATE_ASSIGN_OR_RETURN(const Engine* const engine, state_.availability.engine());
         v1::ListModelsResponse answer;
         *answer.add_models() = ConvertModel(*engine);
@@ -89,11 +83,8 @@ grpc::ServerUnaryReactor* InferenceService::GetModel(grpc::CallbackServerContext
                                                      grpc::ByteBuffer* response) {
   return RunUnary<v1::GetModelRequest, v1::Model>(
       state_,
-      "GetModel",
-      context,
-      request,
-      response,
-      [this](const v1::GetModelRequest& wire) -> absl::StatusOr<v1::Model> {
+      {"GetModel", Access::kInference, context, request, response},
+      [this](const v1::GetModelRequest& wire, const std::string&) -> absl::StatusOr<v1::Model> {
         PREGATE_ASSIGN_OR_RETURN(const Engine* const engine, state_.availability.engine());
         PREGATE_RETURN_IF_ERROR(CheckModel(wire.model(), engine->model()));
         return ConvertModel(*engine);

@@ -121,7 +121,10 @@ absl::Status Serve(const ServerOptions& options, const StopSignals& signals, con
                {"dtype", engine->model().dtype}});
 
   absl::Status health;
-  while (health.ok() && !signals.Await()) health = server->CheckHealth();
+  while (health.ok() && !signals.Await()) {
+    server->RefreshFiles();
+    health = server->CheckHealth();
+  }
 
   logger.Info("draining", {{"timeout_seconds", ToSeconds(options.drain_timeout)}});
   server->StartDraining();
@@ -170,8 +173,9 @@ int Main(int argc, char** argv) {
     if (const std::optional<int> code = ParseCommandLine(app, argc, argv); code.has_value())
       return *code;
   }
-  if (const absl::Status status = ValidateOptions(options); !status.ok())
-    return ReportUsageError(kProgram, status);
+  absl::Status valid = ValidateOptions(options);
+  if (valid.ok()) valid = Server::CheckFiles(options);
+  if (!valid.ok()) return ReportUsageError(kProgram, valid);
   if (check_config) {
     std::puts("the configuration is valid");
     return kExitOk;

@@ -36,20 +36,38 @@ size_t PoolThreads() { return std::clamp<size_t>(std::thread::hardware_concurren
 
 }  // namespace
 
+absl::StatusOr<Server::Guards> Server::Guards::Create(const ServerOptions& options,
+                                                      const Logger& logger) {
+  Guards guards;
+  if (options.tls.any()) {
+    PREGATE_ASSIGN_OR_RETURN(guards.tls, ServerTls::Create(options.tls, logger));
+  }
+  PREGATE_ASSIGN_OR_RETURN(guards.authenticator, Authenticator::Create(options, logger));
+  return guards;
+}
+
+absl::Status Server::CheckFiles(const ServerOptions& options) {
+  const Logger silent(LogLevel::kError, LogFormat::kText, [](const std::string&) {});
+  return Guards::Create(options, silent).status();
+}
+
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(const ServerOptions& options,
                                                        const Logger& logger) {
-  std::unique_ptr<Server> server(new Server(options, logger));
+  PREGATE_ASSIGN_OR_RETURN(Guards guards, Guards::Create(options, logger));
+  std::unique_ptr<Server> server(new Server(options, std::move(guards), logger));
   PREGATE_RETURN_IF_ERROR(server->ListenForCalls());
   PREGATE_RETURN_IF_ERROR(server->ListenForHttp());
   return server;
 }
 
-Server::Server(const ServerOptions& options, const Logger& logger)
+Server::Server(const ServerOptions& options, Guards guards, const Logger& logger)
     : options_(options),
       logger_(logger),
+      guards_(std::move(guards)),
       stats_(AllMethodNames()),
       permits_(options.engine.max_running + options.engine.max_queued + kMaxShortCalls),
-      state_{.availability = availability_,
+      state_{.authenticator = *guards_.authenticator,
+             .availability = availability_,
              .stats = stats_,
              .logger = logger,
              .permits = permits_,
@@ -77,7 +95,10 @@ absl::Status Server::ListenForCalls() {
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   int port = 0;
-  builder.AddListeningPort(options_.listen, grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(
+      options_.listen,
+      guards_.tls != nullptr ? guards_.tls->MakeCredentials() : grpc::InsecureServerCredentials(),
+      &port);
   // Otherwise a second server on this port would silently share it.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
@@ -139,6 +160,11 @@ absl::Status Server::CheckHealth() {
     SetReadiness(IsReady());
   }
   return engine->health();
+}
+
+void Server::RefreshFiles() {
+  if (guards_.tls != nullptr) guards_.tls->Refresh();
+  guards_.authenticator->Refresh();
 }
 
 bool Server::IsReady() const {

@@ -12,6 +12,7 @@
 #include "core/pregate.h"
 #include "grpcpp/server.h"
 #include "server/admin_service.h"
+#include "server/authenticator.h"
 #include "server/availability.h"
 #include "server/config.h"
 #include "server/http_endpoint.h"
@@ -20,6 +21,7 @@
 #include "server/permit.h"
 #include "server/server_state.h"
 #include "server/server_stats.h"
+#include "server/tls.h"
 
 namespace pregate {
 
@@ -27,7 +29,11 @@ namespace pregate {
 // engine. Thread-safe.
 class Server {
  public:
-  // UNAVAILABLE names the address that cannot be listened on. `logger` outlives the server.
+  // What is wrong with the files of certificates and tokens that `options` names.
+  static absl::Status CheckFiles(const ServerOptions& options);
+
+  // UNAVAILABLE names the address that cannot be listened on; other errors are CheckFiles'.
+  // `logger` outlives the server.
   static absl::StatusOr<std::unique_ptr<Server>> Create(const ServerOptions& options,
                                                         const Logger& logger);
 
@@ -50,12 +56,23 @@ class Server {
   absl::Status CheckHealth();
   static constexpr Duration kStuckAfter = std::chrono::seconds(60);
 
+  // Takes over certificates and tokens that have changed. Called every second or so, by one thread.
+  void RefreshFiles();
+
   // The ports listened on.
   uint16_t grpc_port() const { return grpc_port_; }
   uint16_t http_port() const { return http_->port(); }
 
  private:
-  Server(const ServerOptions& options, const Logger& logger);
+  // Who lets calls in.
+  struct Guards {
+    static absl::StatusOr<Guards> Create(const ServerOptions& options, const Logger& logger);
+
+    std::unique_ptr<ServerTls> tls;  // null: without TLS
+    std::unique_ptr<Authenticator> authenticator;
+  };
+
+  Server(const ServerOptions& options, Guards guards, const Logger& logger);
   absl::Status ListenForCalls();
   absl::Status ListenForHttp();
   bool IsReady() const;
@@ -64,6 +81,7 @@ class Server {
 
   const ServerOptions options_;
   const Logger& logger_;
+  const Guards guards_;
 
   Availability availability_;
   ServerStats stats_;

@@ -12,4 +12,13 @@ absl::Status TooManyCalls(const PermitPool& permits) {
       std::chrono::seconds(1));
 }
 
+void LogAdminAction(const Logger& logger, const AdminAction& action, const absl::Status& status) {
+  logger.Info("admin",
+              {{"method", action.method},
+               {"request", action.request},
+               {"client", action.client},
+               {"peer", action.peer},
+               {"code", absl::StatusCodeToString(status.code())}});
+}
+
 }  // namespace pregate

@@ -14,6 +14,7 @@
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
+#include "server/authenticator.h"
 #include "server/availability.h"
 #include "server/permit.h"
 #include "server/server_stats.h"
@@ -24,6 +25,7 @@ namespace pregate {
 // Thread-safe; outlives the calls. Every call holds a permit and has at most one task in the pool,
 // so the pool always has room.
 struct ServerState {
+  const Authenticator& authenticator;
   Availability& availability;
   ServerStats& stats;
   const Logger& logger;
@@ -60,19 +62,43 @@ grpc::ByteBuffer SerializeMessage(const Message& message) {
   return bytes;
 }
 
-// Answers a unary call by running `handle` on the pool.
+// What an admin changed or wanted to.
+struct AdminAction {
+  absl::string_view method;
+  std::string request;  // its fields
+  std::string client;   // as the authenticator calls it
+  std::string peer;
+};
+// The log line that every one leaves behind, with what became of it.
+void LogAdminAction(const Logger& logger, const AdminAction& action, const absl::Status& status);
+
+// A unary call as gRPC hands it over.
+struct UnaryCall {
+  absl::string_view method;
+  Access access;
+  grpc::CallbackServerContext* context;
+  const grpc::ByteBuffer* request;
+  grpc::ByteBuffer* response;
+};
+
+// Answers a call, once it is admitted, by running `handle` on the pool; `client` is who calls.
 template <typename Request, typename Response>
-grpc::ServerUnaryReactor* RunUnary(const ServerState& state,
-                                   absl::string_view method,
-                                   grpc::CallbackServerContext* context,
-                                   const grpc::ByteBuffer* bytes,
-                                   grpc::ByteBuffer* response,
-                                   std::function<absl::StatusOr<Response>(const Request&)> handle) {
-  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  const auto finish = [&state, method, reactor](const absl::Status& status) {
+grpc::ServerUnaryReactor* RunUnary(
+    const ServerState& state,
+    const UnaryCall& call,
+    std::function<absl::StatusOr<Response>(const Request& request, const std::string& client)>
+        handle) {
+  grpc::ServerUnaryReactor* const reactor = call.context->DefaultReactor();
+  const auto finish = [&state, method = call.method, reactor](const absl::Status& status) {
     state.stats.OnHandled(method, status);
     reactor->Finish(ToGrpcStatus(status));
   };
+  absl::StatusOr<std::string> client =
+      state.authenticator.Admit(CredentialsOf(*call.context), call.access);
+  if (!client.ok()) {
+    finish(client.status());
+    return reactor;
+  }
   std::optional<Permit> permit = state.permits.TryAcquire();
   if (!permit.has_value()) {
     finish(TooManyCalls(state.permits));
@@ -80,11 +106,16 @@ grpc::ServerUnaryReactor* RunUnary(const ServerState& state,
   }
   const auto held = std::make_shared<Permit>(
       *std::move(permit));  // std::function wants what it captures to be copyable
-  const bool queued = state.pool.TryRun([=, bytes = *bytes, handle = std::move(handle)] {
+  const bool queued = state.pool.TryRun([held,
+                                         finish,
+                                         bytes = *call.request,
+                                         response = call.response,
+                                         client = *std::move(client),
+                                         handle = std::move(handle)] {
     Request request;
     absl::Status status = ParseMessage(bytes, request);
     if (status.ok()) {
-      const absl::StatusOr<Response> answer = handle(request);
+      const absl::StatusOr<Response> answer = handle(request, client);
       status = answer.status();
       if (answer.ok()) *response = SerializeMessage(*answer);
     }

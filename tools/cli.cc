@@ -16,6 +16,7 @@ namespace {
 
 constexpr double kQuietSeconds = 2;  // before the first sign of progress
 constexpr int kBarWidth = 30;
+constexpr char kHidden[] = "";  // the group that CLI11 shows no help of
 
 const Clock& WallClock() {
   static const RealClock clock;
@@ -55,15 +56,20 @@ absl::string_view Version() { return PREGATE_VERSION; }
 void AddFlags(CLI::App& app, const std::vector<Flag>& flags) {
   for (const Flag& flag : flags) {
     const std::string name = absl::StrCat("--", flag.name);
+    CLI::Option* option = nullptr;
     if (flag.value_name.empty()) {
-      app.add_flag_function(
+      option = app.add_flag_function(
           name, [flag](int64_t count) { Set(flag, count > 0 ? "true" : "false"); }, flag.help);
     } else {
-      app.add_option_function<std::string>(
-             name, [flag](const std::string& value) { Set(flag, value); }, flag.help)
-          ->type_name(flag.value_name)
-          ->take_last();
+      option = app.add_option_function<std::string>(
+                      name, [flag](const std::string& value) { Set(flag, value); }, flag.help)
+                   ->type_name(flag.value_name)
+                   ->take_last();
     }
+    if (!flag.is_rare) continue;
+    option->group(kHidden);
+    if (app.get_help_all_ptr() == nullptr)
+      app.set_help_all_flag("--help-all", "show the flags that few need, too");
   }
 }
 
@@ -75,6 +81,12 @@ std::optional<int> ParseCommandLine(CLI::App& app, int argc, const char* const* 
   std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
   try {
     app.parse(std::move(arguments));
+  } catch (const CLI::CallForAllHelp&) {
+    for (CLI::Option* option : app.get_options()) {
+      if (option->get_group() == kHidden) option->group("Needed by few");
+    }
+    std::cout << app.help();
+    return kExitOk;
   } catch (const CLI::Success& success) {
     app.exit(success, std::cout, std::cerr);
     return kExitOk;

@@ -25,7 +25,8 @@ absl::string_view Version();
 
 // Adds the flags of a table to `app` (a program or one of its subcommands). Each is stored when it
 // is parsed; of a flag given twice the last counts. Parsing the same command line again stores them
-// again, which is how flags override a configuration file read in between.
+// again, which is how flags override a configuration file read in between. With rare ones among
+// them comes --help-all.
 void AddFlags(CLI::App& app, const std::vector<Flag>& flags);
 
 // Adds --version to `app`, the program itself, and parses. Returns the code to exit with when there

@@ -72,6 +72,7 @@ struct Flag {
   // Parses and stores a value. INVALID_ARGUMENT says what is wrong with it and what is allowed; the
   // caller adds the flag's name.
   std::function<absl::Status(absl::string_view)> set;
+  bool is_rare = false;  // few need it: --help leaves it to --help-all
 };
 
 // The flags of `options`, which must outlive them.

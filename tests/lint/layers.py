@@ -38,6 +38,7 @@ THIRD_PARTY = [
     (r"google/(protobuf|rpc)/|.*\.pb\.h$", ["server", "client", "proto", "bench/grpc_overhead"]),
     (r"prometheus/", ["server"]),
     (r"httplib\.h$", ["server"]),
+    (r"openssl/", ["server"]),
     (r"(torch|ATen|c10)/", ["core/model"]),
     (r"nlohmann/", ["core/storage", "core/model", "tools", "bench"]),
     (r"zstd\.h$", ["core/storage", "bench"]),

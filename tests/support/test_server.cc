@@ -28,9 +28,10 @@ void KeepGrpc() {
   static_cast<void>(kept);
 }
 
-std::unique_ptr<Server> MakeServer(const EngineOptions& engine, const Logger& logger) {
+std::unique_ptr<Server> MakeServer(const EngineOptions& engine,
+                                   ServerOptions options,
+                                   const Logger& logger) {
   KeepGrpc();
-  ServerOptions options;
   options.engine = engine;
   options.engine.served_model_name = "fake";
   options.listen = "127.0.0.1:0";
@@ -65,11 +66,11 @@ std::string RecordedLog::all() const {
   return lines_;
 }
 
-TestServer::TestServer(const FakeEngineOptions& options, Start start)
+TestServer::TestServer(const FakeEngineOptions& options, Start start, const ServerOptions& server)
     : logger_(
           LogLevel::kDebug, LogFormat::kText, [this](const std::string& line) { log_.Add(line); }),
       fake_(options, logger_),
-      server_(MakeServer(options.engine, logger_)),
+      server_(MakeServer(options.engine, server, logger_)),
       channel_(Connect(address())),
       inference_(v1::InferenceService::NewStub(channel_)),
       admin_(v1::AdminService::NewStub(channel_)),

@@ -39,7 +39,10 @@ class TestServer {
  public:
   enum class Start { kReady, kLoading };
 
-  explicit TestServer(const FakeEngineOptions& options = {}, Start start = Start::kReady);
+  // Of `server` its files of tokens and certificates are used.
+  explicit TestServer(const FakeEngineOptions& options = {},
+                      Start start = Start::kReady,
+                      const ServerOptions& server = {});
   // Cuts what still runs. A gate of the runner's has to be open.
   ~TestServer();
 
@@ -54,6 +57,7 @@ class TestServer {
   void SetEngine() { server_->SetEngine(fake_.engine()); }
 
   std::string address() const;
+  // Without TLS, as are the stubs'.
   std::shared_ptr<grpc::Channel> channel() { return channel_; }
   v1::InferenceService::Stub& inference() { return *inference_; }
   v1::AdminService::Stub& admin() { return *admin_; }

@@ -13,6 +13,7 @@ using ::testing::AllOf;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 ProgramResult RunPregated(std::vector<std::string> arguments) {
@@ -33,7 +34,16 @@ TEST(CommandLineTest, HelpFitsAScreen) {
   const ProgramResult result = RunPregated({"--help"});
   EXPECT_EQ(result.exit_code, 0);
   EXPECT_THAT(result.out, HasSubstr("--expert-capacity"));
+  EXPECT_THAT(result.out, HasSubstr("--help-all"));
   EXPECT_LE(std::count(result.out.begin(), result.out.end(), '\n'), 50);
+}
+
+TEST(CommandLineTest, HelpAllShowsWhatFewNeedToo) {
+  const ProgramResult result = RunPregated({"--help-all"});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.out, HasSubstr("--expert-capacity"));
+  EXPECT_THAT(result.out, HasSubstr("--verify-slots"));
+  EXPECT_THAT(RunPregated({"--help"}).out, Not(HasSubstr("--verify-slots")));
 }
 
 TEST(CommandLineTest, AnUnknownFlagIsAUsageError) {
@@ -54,6 +64,22 @@ TEST(CommandLineTest, OtherMachinesAreLetInOnlyWhenAskedFor) {
       RunPregated({"--check-config", "--model", "x", "--listen", "0.0.0.0:50051", "--insecure"})
           .exit_code,
       0);
+}
+
+TEST(CommandLineTest, ABadCertificateOrTokenFileIsNamedAtTheStart) {
+  const TempFolder folder;
+  const std::string empty = folder.Write("empty", "");
+  const std::vector<std::string> model = {"--check-config", "--model", "x"};
+  const auto expect_error = [&](std::vector<std::string> more, const std::string& what) {
+    more.insert(more.begin(), model.begin(), model.end());
+    ExpectUsageError(more, what);
+  };
+  expect_error({"--tls-cert", empty}, "--tls-key is missing");
+  expect_error({"--tls-cert", empty, "--tls-key", empty},
+               empty + ": has no certificate in PEM form");
+  expect_error({"--auth-token-file", folder / "none"},
+               "cannot open " + folder / "none" + ": No such file or directory");
+  expect_error({"--admin-token-file", empty}, empty + ": no token in it");
 }
 
 TEST(CommandLineTest, TwoListenersCannotShareAPort) {

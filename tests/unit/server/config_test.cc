@@ -121,6 +121,33 @@ TEST_F(ConfigTest, ListensBeyondLoopbackOnlyWhenTold) {
   EXPECT_THAT(std::string(ValidateOptions(options_).message()), HasSubstr("--http-listen 0.0.0.0"));
 }
 
+TEST_F(ConfigTest, WithTlsListensAnywhereForCallsButNotForMetrics) {
+  options_.engine.model = "m";
+  options_.tls.certificate = "server.pem";
+  EXPECT_EQ(ValidateOptions(options_).message(),
+            "TLS needs both --tls-cert and --tls-key: --tls-key is missing");
+  options_.tls.key = "server.key";
+  options_.listen = "0.0.0.0:50051";
+  EXPECT_TRUE(ValidateOptions(options_).ok());
+  options_.http_listen = "0.0.0.0:8002";
+  EXPECT_EQ(ValidateOptions(options_).message(),
+            "--http-listen 0.0.0.0:8002 can be reached from other machines without TLS: listen on "
+            "127.0.0.1, or say --insecure");
+  options_ = ServerOptions();
+  options_.engine.model = "m";
+  options_.tls.client_ca = "clients.pem";
+  EXPECT_EQ(ValidateOptions(options_).message(),
+            "TLS needs both --tls-cert and --tls-key: --tls-cert is missing");
+}
+
+TEST_F(ConfigTest, SaysHowToListenBeyondLoopback) {
+  options_.engine.model = "m";
+  options_.listen = "0.0.0.0:50051";
+  EXPECT_EQ(ValidateOptions(options_).message(),
+            "--listen 0.0.0.0:50051 can be reached from other machines without TLS: listen on "
+            "127.0.0.1, give --tls-cert and --tls-key, or say --insecure");
+}
+
 TEST_F(ConfigTest, RefusesTheSamePortTwice) {
   options_.engine.model = "m";
   options_.listen = options_.http_listen = "127.0.0.1:4000";
