@@ -1,5 +1,8 @@
 #include "client/client.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
 #include <cstdint>
 #include <utility>
 
@@ -20,24 +23,23 @@ using grpc::health::v1::HealthCheckResponse;
 
 constexpr absl::Duration kDefaultCallDeadline = absl::Seconds(30);
 
-bool IsLoopback(absl::string_view server) {
-  return absl::StartsWith(server, "localhost:") || absl::StartsWith(server, "127.") ||
-         absl::StartsWith(server, "[::1]:");
+std::shared_ptr<grpc::ChannelCredentials> MakeCredentials(const std::optional<ClientTls>& tls) {
+  if (!tls.has_value()) return grpc::InsecureChannelCredentials();
+  grpc::SslCredentialsOptions options;
+  options.pem_root_certs = tls->authorities;
+  options.pem_private_key = tls->key;
+  options.pem_cert_chain = tls->certificate;
+  return grpc::SslCredentials(options);
 }
 
-std::shared_ptr<grpc::Channel> Connect(const std::string& server) {
+std::shared_ptr<grpc::Channel> Connect(const ClientOptions& options) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);  // what we asked for is ours to hold
   // A server that is starting is looked for every second, not every two minutes.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  if (IsLoopback(server)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(), arguments);
-}
-
-void SetDeadline(grpc::ClientContext& context, absl::Duration deadline) {
-  if (deadline == absl::InfiniteDuration()) return;
-  context.set_deadline(absl::ToChronoTime(absl::Now() + deadline));
+  if (IsLoopbackServer(options.server)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  return grpc::CreateCustomChannel(options.server, MakeCredentials(options.tls), arguments);
 }
 
 }  // namespace
@@ -55,6 +57,13 @@ absl::Status CheckServerAddress(absl::string_view server) {
   if (valid) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("\"", server, "\" is not HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051"));
+}
+
+bool IsLoopbackServer(absl::string_view server) {
+  const absl::string_view host = server.substr(0, server.rfind(':'));
+  in_addr v4{};
+  if (inet_pton(AF_INET, std::string(host).c_str(), &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
+  return host == "localhost" || host == "[::1]";
 }
 
 bool Cancellation::Cancel() {
@@ -83,10 +92,17 @@ void Cancellation::Attach(grpc::ClientContext* context) {
 
 Client::Client(const ClientOptions& options)
     : options_(options),
-      channel_(Connect(options.server)),
+      channel_(Connect(options)),
       inference_(v1::InferenceService::NewStub(channel_)),
       admin_(v1::AdminService::NewStub(channel_)),
       health_(grpc::health::v1::Health::NewStub(channel_)) {}
+
+void Client::Prepare(grpc::ClientContext& context, absl::Duration deadline) const {
+  if (deadline != absl::InfiniteDuration())
+    context.set_deadline(absl::ToChronoTime(absl::Now() + deadline));
+  if (!options_.token.empty())
+    context.AddMetadata("authorization", absl::StrCat("Bearer ", options_.token));
+}
 
 template <typename Stub, typename Request, typename Response>
 absl::StatusOr<Response> Client::Call(const char* method,
@@ -97,7 +113,7 @@ absl::StatusOr<Response> Client::Call(const char* method,
                                       const Request& request) {
   const absl::Duration deadline = options_.deadline.value_or(kDefaultCallDeadline);
   grpc::ClientContext context;
-  SetDeadline(context, deadline);
+  Prepare(context, deadline);
   Response response;
   const grpc::Status status = (stub.*call)(&context, request, &response);
   if (!status.ok()) return DescribeFailure(status, {options_.server, method, deadline});
@@ -110,7 +126,7 @@ absl::Status Client::Generate(
     absl::FunctionRef<absl::Status(const v1::GenerateResponse&)> on_event) {
   const absl::Duration deadline = options_.deadline.value_or(absl::InfiniteDuration());
   grpc::ClientContext context;
-  SetDeadline(context, deadline);
+  Prepare(context, deadline);
   cancellation.Attach(&context);
   const auto reader = inference_->Generate(&context, request);
   absl::Status shown;
@@ -159,7 +175,7 @@ absl::StatusOr<v1::GetExpertCacheResponse> Client::GetExpertCache(
 absl::StatusOr<std::string> Client::DumpRoutingTrace() {
   const absl::Duration deadline = options_.deadline.value_or(absl::InfiniteDuration());
   grpc::ClientContext context;
-  SetDeadline(context, deadline);
+  Prepare(context, deadline);
   const auto reader = admin_->DumpRoutingTrace(&context, v1::DumpRoutingTraceRequest());
   std::string trace;
   for (v1::DumpRoutingTraceResponse piece; reader->Read(&piece);) trace += piece.data();
@@ -181,7 +197,7 @@ absl::Status Client::WatchHealth(const std::string& service,
                                  absl::FunctionRef<absl::Status(ServingStatus)> on_status) {
   const absl::Duration deadline = options_.deadline.value_or(absl::InfiniteDuration());
   grpc::ClientContext context;
-  SetDeadline(context, deadline);
+  Prepare(context, deadline);
   HealthCheckRequest request;
   request.set_service(service);
   const auto reader = health_->Watch(&context, request);
@@ -204,7 +220,7 @@ absl::Status Client::WaitUntilServing(const std::string& service,
   for (;;) {
     grpc::ClientContext context;
     context.set_wait_for_ready(true);
-    SetDeadline(context, end - absl::Now());
+    Prepare(context, end - absl::Now());
     cancellation.Attach(&context);
     const auto reader = health_->Watch(&context, request);
     HealthCheckResponse response;

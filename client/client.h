@@ -18,14 +18,26 @@
 
 namespace pregate {
 
+// Contents of files in PEM form.
+struct ClientTls {
+  std::string authorities;  // whom to believe; "" = the system's
+  std::string certificate;  // the client's own, with its key; "" = none
+  std::string key;
+};
+
 struct ClientOptions {
   std::string server = "127.0.0.1:50051";  // as CheckServerAddress takes it
   // Of each call. Unset: 30 s for an answer that comes whole, none for a stream.
   std::optional<absl::Duration> deadline = std::nullopt;
+  std::optional<ClientTls> tls = std::nullopt;  // none: no TLS
+  std::string token = {};                       // shown with each call; "" = none
 };
 
 // HOST:PORT or [IPV6]:PORT; anything else is INVALID_ARGUMENT.
 absl::Status CheckServerAddress(absl::string_view server);
+
+// Whether the address, which has passed CheckServerAddress, is on this machine for sure.
+bool IsLoopbackServer(absl::string_view server);
 
 // Stops a stream or a wait from another thread. Thread-safe.
 class Cancellation {
@@ -89,6 +101,8 @@ class Client {
                                 Cancellation& cancellation);
 
  private:
+  // Sets what every call has: its end, from now, and the token.
+  void Prepare(grpc::ClientContext& context, absl::Duration deadline) const;
   template <typename Stub, typename Request, typename Response>
   absl::StatusOr<Response> Call(const char* method,
                                 grpc::Status (Stub::*call)(grpc::ClientContext*,

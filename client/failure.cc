@@ -54,9 +54,21 @@ bool IsUnreachable(const grpc::Status& status) {
           absl::StartsWith(status.error_message(), "DNS resolution failed"));
 }
 
+// Of an unreachable server: whether somebody is there who does not like how we began.
+bool MayBeTls(const grpc::Status& status) {
+  for (const char* sign : {"Ssl handshake failed", "Socket closed", "Connection reset"}) {
+    if (absl::StrContains(status.error_message(), sign)) return true;
+  }
+  return false;
+}
+
 // The innermost cause: "Connection refused" of "…; last error: …: Failed to connect …: Connection
 // refused".
 absl::string_view InnermostCause(absl::string_view message) {
+  // "error:0A000086:SSL routines::certificate verify failed"
+  constexpr absl::string_view kOpenSsl = "SSL routines::";
+  if (const size_t found = message.rfind(kOpenSsl); found != absl::string_view::npos)
+    return message.substr(found + kOpenSsl.size());
   const size_t colon = message.rfind(": ");
   return colon == absl::string_view::npos ? message : message.substr(colon + 2);
 }
@@ -90,6 +102,10 @@ std::string WhatHappened(const grpc::Status& status, const CallDescription& call
 
 // "" when there is nothing that helps.
 std::string WhatNext(const grpc::Status& status, const Details& details, absl::string_view method) {
+  if (IsUnreachable(status) && MayBeTls(status)) {
+    return "a server with TLS wants --tls-ca FILE or --tls, and may ask for --tls-cert and "
+           "--tls-key";
+  }
   if (IsUnreachable(status)) {
     return "start pregated, name another server with --server, or wait for it with --wait 30s";
   }
@@ -102,6 +118,8 @@ std::string WhatNext(const grpc::Status& status, const Details& details, absl::s
     case grpc::StatusCode::NOT_FOUND:
       if (absl::StartsWith(method, "Health.")) return "liveness and readiness are known everywhere";
       return "`pregate models` lists what is served";
+    case grpc::StatusCode::UNAUTHENTICATED:
+      return "--token-file or the variable PREGATE_TOKEN gives one";
     case grpc::StatusCode::UNIMPLEMENTED:
       return "`pregate stats` shows its version";
     case grpc::StatusCode::UNAVAILABLE:

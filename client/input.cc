@@ -26,7 +26,9 @@ absl::StatusOr<std::string> ReadAll(std::FILE* file, absl::string_view name) {
   return text;
 }
 
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
+}  // namespace
+
+absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
   std::FILE* const file = std::fopen(path.c_str(), "rb");
   if (file == nullptr) {
     return absl::NotFoundError(absl::StrCat("cannot open ", path, ": ", std::strerror(errno)));
@@ -35,8 +37,6 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
   std::fclose(file);
   return text;
 }
-
-}  // namespace
 
 void TextInput::AddTo(CLI::App& app, const std::string& name, const std::string& help) {
   name_ = name;
@@ -55,7 +55,7 @@ absl::StatusOr<std::string> TextInput::Read() const {
   if (argument_.has_value() && file_.has_value()) {
     return absl::InvalidArgumentError(absl::StrCat("both ", name_, " and --file are given"));
   }
-  if (file_.has_value()) return ReadFile(*file_);
+  if (file_.has_value()) return ReadTextFile(*file_);
   if (argument_.has_value() && *argument_ != "-") return *argument_;
   if (!argument_.has_value() && isatty(STDIN_FILENO) == 1) {
     return absl::InvalidArgumentError(

@@ -27,6 +27,9 @@ class TextInput {
   std::optional<std::string> file_;
 };
 
+// A file's text, without one newline at its end.
+absl::StatusOr<std::string> ReadTextFile(const std::string& path);
+
 // "1 2 3" or "1,2,3", as `pregate tokenize` prints them. INVALID_ARGUMENT names what is no token
 // id.
 absl::StatusOr<std::vector<uint32_t>> ParseTokenIds(absl::string_view text);

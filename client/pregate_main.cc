@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/command.h"
+#include "client/credentials.h"
 #include "google/protobuf/stubs/logging.h"
 #include "tools/cli.h"
 
@@ -46,7 +47,9 @@ std::vector<Flag> CommonFlags(CommonOptions& options) {
 int Main(int argc, const char* const* argv) {
   CLI::App program("Talks to a pregated.", "pregate");
   CommonOptions options;
+  CredentialOptions credentials;
   AddFlags(program, CommonFlags(options));
+  AddFlags(program, CredentialFlags(credentials));
   program.require_subcommand(1);
   std::vector<Command> commands = {AddGenerate(program, options),
                                    AddChat(program, options),
@@ -58,9 +61,15 @@ int Main(int argc, const char* const* argv) {
                                    AddTrace(program, options)};
   for (const Command& command : commands) {
     command.app->fallthrough();
-    command.app->footer("Also --server, --deadline, --wait and --json: see pregate --help.");
+    command.app->footer(
+        "Also --server, --deadline, --wait, --json, TLS and tokens: see pregate --help.");
   }
   if (const std::optional<int> code = ParseCommandLine(program, argc, argv)) return *code;
+  if (const absl::Status status =
+          ReadCredentials(credentials, std::getenv("PREGATE_TOKEN"), options.client);
+      !status.ok()) {
+    return absl::IsInvalidArgument(status) ? FailUsage(status) : Fail(status);
+  }
   for (const Command& command : commands) {
     if (command.app->parsed()) return command.run();
   }

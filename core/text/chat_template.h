@@ -27,8 +27,8 @@ struct ChatMessage {
 //
 // A template has at most 64 KiB. A rendering is bounded in steps (2 million) and output (64 MiB),
 // and takes place on a thread of its own, whose stack no template can overflow. Its working memory
-// is not bounded: a template can double a string until there is none left, so that model folders
-// are to be trusted.
+// is not bounded: a template can double a string until there is none left; what to do
+// about that is in docs/security.md.
 class ChatTemplate {
  public:
   using WallClock = std::function<absl::Time()>;

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs the shell examples of the documents as they stand: examples.py BIN_FOLDER
 
-Every ```sh block of README.md (but those that clone and build), docs/client.md, api.md, codecs.md, expert-offload.md, from-the-prototype.md and model-tool.md is run by bash against a
-server on the default ports, started here (the README's block starts its own). A command that fails fails its block.
+Every ```sh block of README.md (but those that clone and build), docs/client.md, api.md, codecs.md, expert-offload.md, from-the-prototype.md, model-tool.md and security.md is run by bash
+against a server on the default ports, started here (the README's and security.md's blocks start their own). A command that fails fails its block.
 """
 
 import os
@@ -16,6 +16,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 PORTS = (50051, 8002)
+START_THEIR_OWN = ("README.md", "docs/security.md")
 
 
 def blocks(document):
@@ -51,9 +52,9 @@ def main():
         (folder / "build" / "release").mkdir(parents=True)
         (folder / "build" / "release" / "bin").symlink_to(binaries)
         (folder / "prompt.txt").write_text("The Linux kernel is\n")
-        for document in ("README.md", "docs/client.md", "docs/api.md", "docs/codecs.md", "docs/expert-offload.md", "docs/from-the-prototype.md", "docs/model-tool.md"):
+        for document in ("README.md", "docs/client.md", "docs/api.md", "docs/codecs.md", "docs/expert-offload.md", "docs/from-the-prototype.md", "docs/model-tool.md", "docs/security.md"):
             server = None
-            if document != "README.md":
+            if document not in START_THEIR_OWN:
                 server = subprocess.Popen([binaries / "pregated", "--model", ROOT / "models" / "switch-mini"], env=env, stderr=subprocess.DEVNULL)
                 subprocess.run([binaries / "pregate", "--wait", "120s", "health"], check=True, stdout=subprocess.DEVNULL)
             for line, script in blocks(document):

@@ -11,6 +11,7 @@
 #include "grpcpp/security/credentials.h"
 #include "gtest/gtest.h"
 #include "tests/support/certificates.h"
+#include "tests/support/process.h"
 #include "tests/support/temp_folder.h"
 #include "tests/support/test_server.h"
 
@@ -138,8 +139,42 @@ TEST_F(TlsServerTest, ACertificatesSubjectNamesTheClient) {
   grpc::ClientContext context;
   v1::ResetExpertCacheResponse answer;
   ASSERT_TRUE(stub->ResetExpertCache(&context, v1::ResetExpertCacheRequest(), &answer).ok());
-  EXPECT_THAT(server.log().all(),
-              HasSubstr("admin method=ResetExpertCache request=\"\" client=\"CN=alice\" peer=ipv4:"));
+  EXPECT_THAT(
+      server.log().all(),
+      HasSubstr("admin method=ResetExpertCache request=\"\" client=\"CN=alice\" peer=ipv4:"));
+}
+
+// The program, with `arguments` behind its server's address.
+ProgramResult RunPregate(const TestServer& server, const std::vector<std::string>& arguments) {
+  std::vector<std::string> argv = {BuiltProgram("pregate"), "--server", server.address()};
+  argv.insert(argv.end(), arguments.begin(), arguments.end());
+  return RunProgram(argv);
+}
+
+TEST_F(TlsServerTest, TheClientProgramSpeaksIt) {
+  TestServer server({}, TestServer::Start::kReady, Options(true));
+  const CertificatePair alice = authority_.Issue("alice");
+  const std::vector<std::string> good = {"--tls-ca",
+                                         authority_.certificate(),
+                                         "--tls-cert",
+                                         alice.certificate,
+                                         "--tls-key",
+                                         alice.key};
+  for (const char* command : {"models", "health", "stats"}) {
+    std::vector<std::string> arguments = good;
+    arguments.push_back(command);
+    const ProgramResult result = RunPregate(server, arguments);
+    EXPECT_EQ(result.exit_code, 0) << command << ": " << result.err;
+  }
+  const std::vector<std::vector<std::string>> bad = {
+      {"--tls-ca", other_authority_.certificate(), "models"},
+      {"--tls-ca", authority_.certificate(), "models"},
+      {"models"}};
+  for (const std::vector<std::string>& arguments : bad) {
+    const ProgramResult result = RunPregate(server, arguments);
+    EXPECT_EQ(result.exit_code, 1);
+    EXPECT_THAT(result.err, HasSubstr("--tls-ca")) << "it says what may help";
+  }
 }
 
 class TokenServerTest : public ::testing::Test {
@@ -224,6 +259,25 @@ TEST_F(TokenServerTest, AnAdminsChangeIsLoggedWithItsName) {
   ASSERT_TRUE(
       server.admin().ResetExpertCache(&context, v1::ResetExpertCacheRequest(), &answer).ok());
   EXPECT_THAT(server.log().all(), HasSubstr("client=root peer=ipv4:127.0.0.1:"));
+}
+
+TEST_F(TokenServerTest, TheClientProgramShowsTheOneThatItIsGiven) {
+  TestServer server({}, TestServer::Start::kReady, Options());
+  const std::string file = folder_.Write("mine", "alices-token\n");
+  EXPECT_EQ(RunPregate(server, {"--token-file", file, "models"}).exit_code, 0);
+  EXPECT_EQ(
+      RunPregate(server, {"--token-file", file, "generate", "--max-tokens", "1", "Hi"}).exit_code,
+      0);
+  const ProgramResult without = RunPregate(server, {"models"});
+  EXPECT_EQ(without.exit_code, 1);
+  EXPECT_THAT(without.err, AllOf(HasSubstr("TOKEN_MISSING"), HasSubstr("--token-file")));
+  const ProgramResult environment = RunProgram({"env",
+                                                "PREGATE_TOKEN=roots-token",
+                                                BuiltProgram("pregate"),
+                                                "--server",
+                                                server.address(),
+                                                "stats"});
+  EXPECT_EQ(environment.exit_code, 0) << environment.err;
 }
 
 // A flood of one client's does not keep another's request waiting: they are told apart by tokens.

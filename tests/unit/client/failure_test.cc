@@ -95,10 +95,22 @@ TEST(DescribeFailureTest, WhatTheGrpcLibrarySays) {
                                   "refused")),
             "cannot reach host:1: Connection refused (UNAVAILABLE); start pregated, name another "
             "server with --server, or wait for it with --wait 30s");
+  EXPECT_EQ(Describe(grpc::Status(StatusCode::UNAVAILABLE,
+                                  "failed to connect to all addresses; last error: UNKNOWN: "
+                                  "ipv4:127.0.0.1:1: Ssl handshake failed: SSL_ERROR_SSL: "
+                                  "error:0A000086:SSL routines::certificate verify failed")),
+            "cannot reach host:1: certificate verify failed (UNAVAILABLE); a server with TLS wants "
+            "--tls-ca FILE or --tls, and may ask for --tls-cert and --tls-key");
   EXPECT_EQ(Describe(grpc::Status(StatusCode::UNAVAILABLE, "Socket closed")),
             "the connection to host:1 was lost: Socket closed (UNAVAILABLE); try again later");
   EXPECT_EQ(Describe(grpc::Status(StatusCode::UNIMPLEMENTED, "")),
             "host:1 does not offer Generate (UNIMPLEMENTED); `pregate stats` shows its version");
+}
+
+TEST(DescribeFailureTest, WhatAServerThatWantsATokenIsGiven) {
+  EXPECT_EQ(Describe(Detailed("TOKEN_MISSING").Status(StatusCode::UNAUTHENTICATED, "a token!")),
+            "a token! (UNAUTHENTICATED, TOKEN_MISSING); --token-file or the variable PREGATE_TOKEN "
+            "gives one");
 }
 
 TEST(DescribeFailureTest, ASilentServerAndUnreadableDetails) {

@@ -9,7 +9,9 @@
 namespace pregate {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 // A program with the engine's flags and a switch.
@@ -55,6 +57,23 @@ TEST(CommandLine, LetsTheLastCount) {
             std::nullopt);
   EXPECT_EQ(program.options.max_running, 8u);
   EXPECT_FALSE(program.insecure);
+}
+
+TEST(CommandLine, LeavesWhatFewNeedToHelpAll) {
+  const auto help = [](const char* flag) {
+    CLI::App app("Does nothing.", "program");
+    bool ignored = false;
+    Flag rare = SwitchFlag("odd", "for few", ignored);
+    rare.is_rare = true;
+    AddFlags(app, {SwitchFlag("even", "for all", ignored), rare});
+    const char* const arguments[] = {"program", flag};
+    ::testing::internal::CaptureStdout();
+    EXPECT_EQ(ParseCommandLine(app, 2, arguments), kExitOk);
+    return ::testing::internal::GetCapturedStdout();
+  };
+  EXPECT_THAT(help("--help"), AllOf(HasSubstr("--even"), HasSubstr("--help-all")));
+  EXPECT_THAT(help("--help"), Not(HasSubstr("--odd")));
+  EXPECT_THAT(help("--help-all"), AllOf(HasSubstr("--even"), HasSubstr("--odd")));
 }
 
 TEST(CommandLine, StoresAgainWhenParsedAgain) {
