@@ -33,16 +33,25 @@ absl::StatusOr<std::string> CheckToken(absl::string_view text, absl::string_view
 }  // namespace
 
 std::vector<Flag> CredentialFlags(CredentialOptions& options) {
-  return {SwitchFlag("tls", "use TLS, and believe the system's authorities", options.tls),
-          TextFlag("tls-ca", "FILE", "use TLS, and believe these", options.tls_ca),
-          TextFlag("tls-cert", "FILE", "the client's own certificate", options.tls_cert),
-          TextFlag("tls-key", "FILE", "its private key", options.tls_key),
-          TextFlag("token-file",
-                   "FILE",
-                   "a token to call with (default: the variable PREGATE_TOKEN)",
-                   options.token_file),
-          SwitchFlag(
-              "insecure", "send the token to other machines without TLS, too", options.insecure)};
+  std::vector<Flag> flags = {
+      TextFlag("tls-ca",
+               "FILE",
+               "use TLS, and believe these authorities (--tls: the system's)",
+               options.tls_ca),
+      TextFlag("token-file",
+               "FILE",
+               "a token to call with (default: the variable PREGATE_TOKEN)",
+               options.token_file)};
+  for (const Flag& flag :
+       {SwitchFlag("tls", "use TLS, and believe the system's authorities", options.tls),
+        TextFlag("tls-cert", "FILE", "the client's own certificate", options.tls_cert),
+        TextFlag("tls-key", "FILE", "its private key", options.tls_key),
+        SwitchFlag(
+            "insecure", "send the token to other machines without TLS, too", options.insecure)}) {
+    flags.push_back(flag);
+    flags.back().is_rare = true;
+  }
+  return flags;
 }
 
 absl::Status ReadCredentials(const CredentialOptions& options,

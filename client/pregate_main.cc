@@ -40,7 +40,8 @@ std::vector<Flag> CommonFlags(CommonOptions& options) {
       {.name = "wait",
        .value_name = "TIME",
        .help = "wait up to this long until the server is ready",
-       .set = [&options](absl::string_view text) { return ParseDuration(text, options.wait); }},
+       .set = [&options](absl::string_view text) { return ParseDuration(text, options.wait); },
+       .is_rare = true},
       SwitchFlag("json", "print JSON, one object a line", options.json)};
 }
 
