@@ -213,8 +213,8 @@ absl::StatusOr<std::vector<LinkRate>> MeasureLinkRate(Backend& backend,
                                                       const std::function<void()>& on_step) {
   std::vector<LinkRate> rates;
   for (const uint64_t bytes : options.record_bytes) {
-    PREGATE_ASSIGN_OR_RETURN(LinkRate rate, MeasureOne(backend, options, bytes, on_step));
-    rates.push_back(std::move(rate));
+    PREGATE_ASSIGN_OR_RETURN(const LinkRate rate, MeasureOne(backend, options, bytes, on_step));
+    rates.push_back(rate);
   }
   return rates;
 }
