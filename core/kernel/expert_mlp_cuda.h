@@ -1,9 +1,8 @@
 // Experts on a GPU: up, gate, activation and down products on encoded records in device memory,
 // read in place, and the weighted sum of their outputs.
 //
-// Exactness: every number of `out` is one sum in one order, a function of the record, the row of x
-// and the layout alone. So a row has the same bits alone and beside others, with its expert alone
-// in a launch or beside others, whatever max_rows is.
+// Exactness: as of the products (product_cuda.h), so that a row has the same bits alone and beside
+// others, with its expert alone in a launch or beside others.
 //
 // Thread-safe; nothing is kept between calls, allocated or waited for. Work is ordered by `stream`.
 // Only launches fail here (INTERNAL, with CUDA's words); what a kernel meets shows at the stream.
@@ -11,21 +10,13 @@
 
 #include <cuda_runtime.h>
 
-#include <cstddef>
 #include <cstdint>
 
 #include "absl/status/status.h"
 #include "core/kernel/codec.h"
-#include "core/kernel/expert_mlp.h"
+#include "core/kernel/product_cuda.h"
 
 namespace pregate {
-
-// One expert of a launch: where its record is, and which of the launch's places are its own.
-struct ExpertSpan {
-  const std::byte* record = nullptr;  // device memory, 16-byte aligned
-  uint32_t first = 0;                 // places[first … first + count)
-  uint32_t count = 0;                 // 0 … max_rows
-};
 
 // All pointers but `layout` are to device memory and 16-byte aligned; numbers of 16 bits are
 // bfloat16. A place is token · num_chosen + k: the k-th choice of that token.
