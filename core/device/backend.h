@@ -138,6 +138,9 @@ class Backend {
 
   // Of the device.
   virtual MemoryInfo memory() const = 0;
+
+  // Whether device memory is the host's: it may read and write there what no stream works on.
+  virtual bool is_host() const = 0;
 };
 
 }  // namespace pregate

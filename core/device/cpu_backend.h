@@ -35,6 +35,7 @@ class CpuBackend final : public Backend {
   absl::Status Decommit(const Buffer& reserved, size_t offset, size_t bytes) override;
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const std::string& name) override;
   MemoryInfo memory() const override;
+  bool is_host() const override { return true; }
 
  private:
   class Link;

@@ -361,6 +361,8 @@ class CudaBackend final : public Backend {
     return {.total_bytes = total, .free_bytes = free};
   }
 
+  bool is_host() const override { return false; }
+
  private:
   // The device of what the calling thread asks the runtime for.
   absl::Status Select() const { return ToStatus(cudaSetDevice(ordinal_), "cudaSetDevice"); }

@@ -46,7 +46,13 @@ ExpertLease::~ExpertLease() {
   slots->EndLease(std::move(state_));
 }
 
-std::optional<ExpertLease::Expert> ExpertLease::Next() { return state_->slots->Next(*state_); }
+std::optional<ExpertLease::Expert> ExpertLease::Next() {
+  const absl::Span<const Expert> next = NextGroup(1);
+  return next.empty() ? std::nullopt : std::make_optional(next.front());
+}
+absl::Span<const ExpertLease::Expert> ExpertLease::NextGroup(size_t most) {
+  return state_->slots->NextGroup(*state_, most);
+}
 absl::Span<const Lookup> ExpertLease::lookups() const { return state_->lookups; }
 uint64_t ExpertLease::demanded_bytes() const { return state_->demanded_bytes; }
 Duration ExpertLease::stall() const { return state_->stall; }

@@ -43,7 +43,7 @@ class ExpertLease {
     // of the lease are not concerned.
     absl::Status status;
     // The record [record_bytes]: unchanged and in place for what the consumer is given before the
-    // next call of Next.
+    // next call of Next or NextGroup.
     const std::byte* record = nullptr;
     uint32_t encoding = 0;  // which of the cache's sources it came from
   };
@@ -56,8 +56,13 @@ class ExpertLease {
   // The next expert, resident ones first, then in the order in which they arrive or fail; nullopt
   // when each has been yielded once. The consumer's stream has been told to wait for its copy; the
   // host waits only while no further copy can be issued (a record still being read from disk, or
-  // all slots in use by others). Yielding one gives the one before it back.
+  // all slots in use by others). Yielding one gives back what was yielded before it.
   std::optional<Expert> Next();
+
+  // As Next, but up to `most` (≥ 1) that can be computed at once: what is resident or has arrived,
+  // else the next to arrive alone; empty when each has been yielded once. Valid until the next
+  // call.
+  absl::Span<const Expert> NextGroup(size_t most);
 
   // How each id of Acquire was found.
   absl::Span<const Lookup> lookups() const;

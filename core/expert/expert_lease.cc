@@ -42,7 +42,7 @@ std::unique_ptr<ExpertLease::State> ExpertCache::Slots::TakeLease(Stream& consum
   lease->items.clear();
   lease->items.resize(num_ids);
   lease->lookups.assign(num_ids, Lookup::kHit);
-  lease->in_use.reset();
+  lease->in_use.clear();
   lease->num_left = num_ids;
   lease->num_fetching = 0;
   lease->demanded_bytes = 0;
@@ -184,22 +184,33 @@ void ExpertCache::Slots::GiveBack(LeaseState::Item& item) {
 }
 
 void ExpertCache::Slots::ReleaseLast(LeaseState& lease) {
-  if (!lease.in_use.has_value()) return;
-  LeaseState::Item& last = lease.items[*std::exchange(lease.in_use, std::nullopt)];
-  // What the consumer was given for it is behind this point.
-  Event used = lease.consumer->Record();
+  if (lease.in_use.empty()) return;
+  // What the consumer was given for them is behind this point.
+  const Event used = lease.consumer->Record();
   if (lease.is_unified) {
-    if (last.record->ok() && !used.Ready()) {
+    LendRecords(lease, used);
+  } else {
+    MutexLock lock(mutex_);
+    for (const ExpertLease::Expert& expert : lease.in_use) {
+      LeaseState::Item& last = lease.items[expert.index];
+      NoteUse(slots_[last.slot], lease.consumer, used);
+      GiveBack(last);
+    }
+  }
+  lease.in_use.clear();
+}
+
+void ExpertCache::Slots::LendRecords(LeaseState& lease, const Event& used) {
+  const bool is_over = used.Ready();
+  for (const ExpertLease::Expert& expert : lease.in_use) {
+    std::optional<absl::StatusOr<HostRecord>>& record = lease.items[expert.index].record;
+    if (record->ok() && !is_over) {
       MutexLock lock(mutex_);
-      lent_.push_back({.done = std::move(used), .record = **std::move(last.record)});
+      lent_.push_back({.done = used, .record = **std::move(record)});
       has_work_.NotifyAll();
     }
-    last.record.reset();
-    return;
+    record.reset();
   }
-  MutexLock lock(mutex_);
-  NoteUse(slots_[last.slot], lease.consumer, std::move(used));
-  GiveBack(last);
 }
 
 void ExpertCache::Slots::NoteUse(Slot& slot, const Stream* consumer, Event done) {
@@ -212,19 +223,34 @@ void ExpertCache::Slots::NoteUse(Slot& slot, const Stream* consumer, Event done)
   slot.last_uses.push_back({.consumer = consumer, .done = std::move(done)});
 }
 
-ExpertLease::State::Item& ExpertCache::Slots::AwaitNext(LeaseState& lease) {
+bool ExpertCache::Slots::IsAtHand(const LeaseState& lease, const LeaseState::Item& item) const {
+  if (item.stage == LeaseState::Item::Stage::kResident) return true;
+  if (item.stage != LeaseState::Item::Stage::kLoading) return false;
+  if (lease.is_unified) return item.record.has_value();
+  if (!item.load->status.ok()) return true;
+  return item.load->issued_as != 0 && slots_[item.slot].ready.Ready();
+}
+
+bool ExpertCache::Slots::AwaitNext(LeaseState& lease, size_t most) {
   std::vector<std::shared_ptr<ExpertLoad>> to_fetch;
   for (;;) {
     {
       MutexLock lock(mutex_);
       if (!lease.is_unified) StartWaiting(lease, to_fetch);
       if (to_fetch.empty()) {
-        if (LeaseState::Item* const item = FindNext(lease)) {
-          TakeFromSlot(*item);
-          return *item;
+        LeaseState::Item* const next = FindNext(lease);
+        if (next == nullptr) {
+          changed_.Wait(mutex_);
+          continue;
         }
-        changed_.Wait(mutex_);
-        continue;
+        const bool is_resident = next->stage == LeaseState::Item::Stage::kResident;
+        Take(lease, *next);
+        for (auto item = lease.items.begin();
+             item != lease.items.end() && lease.in_use.size() < most;
+             ++item) {
+          if (IsAtHand(lease, *item)) Take(lease, *item);
+        }
+        return is_resident;
       }
     }
     for (const auto& load : to_fetch) Fetch(load);
@@ -232,43 +258,48 @@ ExpertLease::State::Item& ExpertCache::Slots::AwaitNext(LeaseState& lease) {
   }
 }
 
-void ExpertCache::Slots::TakeFromSlot(LeaseState::Item& item) {
-  if (item.record.has_value()) return;
-  const Slot& slot = slots_[item.slot];
-  if (item.load != nullptr) item.status = item.load->status;
-  item.ready = slot.ready;
-  item.encoding = slot.encoding;
+void ExpertCache::Slots::Take(LeaseState& lease, LeaseState::Item& item) {
+  if (!item.record.has_value()) {
+    const Slot& slot = slots_[item.slot];
+    if (item.load != nullptr) item.status = item.load->status;
+    item.ready = slot.ready;
+    item.encoding = slot.encoding;
+  }
+  item.stage = LeaseState::Item::Stage::kYielded;
+  --lease.num_left;
+  ExpertLease::Expert& expert = lease.in_use.emplace_back();
+  expert.index = static_cast<size_t>(&item - lease.items.data());
+  expert.encoding = item.encoding;
 }
 
-std::optional<ExpertLease::Expert> ExpertCache::Slots::Next(LeaseState& lease) {
-  ReleaseLast(lease);
-  if (lease.num_left == 0) return std::nullopt;
-  const TimePoint asked = clock_.Now();
-  LeaseState::Item& item = AwaitNext(lease);
-  ExpertLease::Expert expert;
-  expert.index = static_cast<size_t>(&item - lease.items.data());
+void ExpertCache::Slots::HandOver(LeaseState& lease, ExpertLease::Expert& expert) {
+  const LeaseState::Item& item = lease.items[expert.index];
   if (item.record.has_value()) {
     expert.status = item.record->status();
     if (expert.status.ok()) expert.record = (*item.record)->bytes().data();
-    expert.encoding = item.encoding;
-  } else {
-    expert.status = item.status;
-    if (expert.status.ok() && !item.ready.Ready()) lease.consumer->Wait(item.ready);
-    // A consumer that waits on the host sees at once that a copy has failed.
-    if (expert.status.ok() && item.ready.Ready()) expert.status = item.ready.BlockUntilReady();
-    if (expert.status.ok()) expert.record = Address(item.slot);
-    expert.encoding = item.encoding;
+    return;
   }
-  if (item.stage != LeaseState::Item::Stage::kResident) {
+  expert.status = item.status;
+  if (expert.status.ok() && !item.ready.Ready()) lease.consumer->Wait(item.ready);
+  // A consumer that waits on the host sees at once that a copy has failed.
+  if (expert.status.ok() && item.ready.Ready()) expert.status = item.ready.BlockUntilReady();
+  if (expert.status.ok()) expert.record = Address(item.slot);
+}
+
+absl::Span<const ExpertLease::Expert> ExpertCache::Slots::NextGroup(LeaseState& lease,
+                                                                    size_t most) {
+  ReleaseLast(lease);
+  if (lease.num_left == 0) return {};
+  const TimePoint asked = clock_.Now();
+  const bool were_resident = AwaitNext(lease, most);
+  for (ExpertLease::Expert& expert : lease.in_use) HandOver(lease, expert);
+  if (!were_resident) {
     const Duration stall = clock_.Now() - asked;
     lease.stall += stall;
     MutexLock lock(mutex_);
     stall_ += stall;
   }
-  item.stage = LeaseState::Item::Stage::kYielded;
-  lease.in_use = expert.index;
-  --lease.num_left;
-  return expert;
+  return lease.in_use;
 }
 
 void ExpertCache::Slots::EndLease(std::unique_ptr<LeaseState> lease) {

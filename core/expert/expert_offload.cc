@@ -72,7 +72,7 @@ class ExpertOffload::Parts {
   State Read() const;
   // Is it this look-up's turn to have its bytes compared?
   bool IsToBeVerified();
-  absl::Status Verify(const ExpertId& id, const ExpertLease::Expert& expert);
+  absl::Status Verify(const ExpertId& id, const ExpertLease::Expert& expert, Stream& consumer);
 
   absl::StatusOr<DeviceProfile> MeasureDevice(ProfiledModel& model, const OnProfileStep& on_step) {
     return pregate::MeasureDevice(*backend_, tiers_.front()->pack(), clock_, model, on_step);
@@ -373,16 +373,20 @@ bool ExpertOffload::Parts::IsToBeVerified() {
   return true;
 }
 
-absl::Status ExpertOffload::Parts::Verify(const ExpertId& id, const ExpertLease::Expert& expert) {
+absl::Status ExpertOffload::Parts::Verify(const ExpertId& id,
+                                          const ExpertLease::Expert& expert,
+                                          Stream& consumer) {
   std::promise<absl::StatusOr<HostRecord>> fetched;
   tiers_[expert.encoding]->Fetch(
       id, /*is_urgent=*/true, [&fetched](absl::StatusOr<HostRecord> record) {
         fetched.set_value(std::move(record));
       });
   PREGATE_ASSIGN_OR_RETURN(const HostRecord record, fetched.get_future().get());
-  if (std::memcmp(record.bytes().data(), expert.record, record.bytes().size()) == 0) {
-    return absl::OkStatus();
-  }
+  // The host may not be able to read a slot.
+  std::vector<std::byte> slot(record.bytes().size());
+  consumer.CopyAsync(slot.data(), expert.record, slot.size());
+  PREGATE_RETURN_IF_ERROR(consumer.Synchronize());
+  if (std::equal(slot.begin(), slot.end(), record.bytes().begin())) return absl::OkStatus();
   return absl::InternalError(absl::StrCat(
       "expert ", ToString(id), ": its slot does not hold the bytes that were copied into it"));
 }
@@ -458,8 +462,10 @@ absl::StatusOr<ExpertLease> ExpertOffload::Acquire(absl::Span<const ExpertId> id
   return parts_->cache().Acquire(ids, consumer);
 }
 
-absl::Status ExpertOffload::Verify(const ExpertId& id, const ExpertLease::Expert& expert) {
-  return parts_->IsToBeVerified() ? parts_->Verify(id, expert) : absl::OkStatus();
+absl::Status ExpertOffload::Verify(const ExpertId& id,
+                                   const ExpertLease::Expert& expert,
+                                   Stream& consumer) {
+  return parts_->IsToBeVerified() ? parts_->Verify(id, expert, consumer) : absl::OkStatus();
 }
 
 void ExpertOffload::RecordRouting(uint64_t sequence,

@@ -75,9 +75,9 @@ class ExpertOffload {
   // The distinct experts that the step needs of `layer`, on the calling thread's stream.
   absl::StatusOr<ExpertLease> Acquire(absl::Span<const ExpertId> ids, Stream& consumer);
 
-  // Compares a share of the leased experts, --verify-slots, with what the host has of them.
-  // INTERNAL names the one whose bytes are others.
-  absl::Status Verify(const ExpertId& id, const ExpertLease::Expert& expert);
+  // Compares a share of the experts leased for `consumer`, --verify-slots, with what the host has
+  // of them, and waits for that. INTERNAL names the one whose bytes are others.
+  absl::Status Verify(const ExpertId& id, const ExpertLease::Expert& expert, Stream& consumer);
 
   // A token's experts in all layers [num_layers, experts_per_token], for the recorder.
   void RecordRouting(uint64_t sequence, bool is_prompt, absl::Span<const uint32_t> expert_ids);

@@ -54,9 +54,9 @@ struct ExpertLease::State {
   bool is_unified = false;
   std::vector<Item> items;
   std::vector<Lookup> lookups;
-  std::optional<size_t> in_use;  // the item that was yielded last
-  size_t num_left = 0;           // not yielded
-  uint32_t num_fetching = 0;     // records under way, without slots
+  std::vector<Expert> in_use;  // what was yielded last
+  size_t num_left = 0;         // not yielded
+  uint32_t num_fetching = 0;   // records under way, without slots
   uint64_t demanded_bytes = 0;
   Duration stall = {};
 };
@@ -71,7 +71,7 @@ class ExpertCache::Slots {
 
   absl::StatusOr<std::unique_ptr<LeaseState>> Acquire(absl::Span<const ExpertId> ids,
                                                       Stream& consumer);
-  std::optional<ExpertLease::Expert> Next(LeaseState& lease);
+  absl::Span<const ExpertLease::Expert> NextGroup(LeaseState& lease, size_t most);
   void EndLease(std::unique_ptr<LeaseState> lease);
 
   uint32_t Hint(absl::Span<const ExpertHint> hints, uint32_t max_loads);
@@ -132,10 +132,18 @@ class ExpertCache::Slots {
   LeaseState::Item* FindNext(LeaseState& lease) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void GiveBack(LeaseState::Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void NoteUse(Slot& slot, const Stream* consumer, Event done);
+  // Would Next yield it without waiting for a copy?
+  bool IsAtHand(const LeaseState& lease, const LeaseState::Item& item) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What was yielded last is in use no longer.
   void ReleaseLast(LeaseState& lease);
-  LeaseState::Item& AwaitNext(LeaseState& lease);
-  void TakeFromSlot(LeaseState::Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Without slots: records that were yielded last stay until `used` has passed.
+  void LendRecords(LeaseState& lease, const Event& used);
+  // Fills in_use, as far as the lock is needed for it. True: they were resident.
+  bool AwaitNext(LeaseState& lease, size_t most);
+  void Take(LeaseState& lease, LeaseState::Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The rest of what in_use says: told to wait for its copy, it is the consumer's.
+  void HandOver(LeaseState& lease, ExpertLease::Expert& expert);
   void FetchUnified(LeaseState& lease, absl::Span<const ExpertId> ids);
   void AwaitRecords(const LeaseState& lease);
   void OnRecord(LeaseState::Item& item, absl::StatusOr<HostRecord> record);

@@ -6,17 +6,11 @@
 #include "absl/types/span.h"
 #include "core/kernel/attention.h"
 #include "core/model/checkpoint.h"
+#include "core/model/compute.h"
 #include "core/model/kv_cache.h"
 #include "core/model/product.h"
 
 namespace pregate {
-
-// The tokens of a step.
-struct StepTokens {
-  absl::Span<const uint32_t> positions;  // [num_tokens]
-  absl::Span<const TokenPlace> places;   // [num_tokens]
-  int64_t count() const { return static_cast<int64_t>(positions.size()); }
-};
 
 // What every layer's attention needs and none owns. Used by one thread at a time.
 class AttentionLayer {

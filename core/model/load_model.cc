@@ -12,7 +12,7 @@ absl::StatusOr<LoadedModel> LoadTorchModel(const EngineOptions& options, const L
   LoadedModel model{.description = runner->description(),
                     .runner = nullptr,
                     .experts = &runner->experts(),
-                    .profiled = &runner->profiled()};
+                    .profiled = runner->profiled()};
   model.runner = std::move(runner);
   return model;
 }

@@ -21,6 +21,10 @@ uint64_t CeilDivide(uint64_t a, uint64_t b) { return (a + b - 1) / b; }
 
 uint64_t LessBy(uint64_t bytes, uint64_t used) { return bytes - std::min(bytes, used); }
 
+uint64_t UsableOf(uint64_t bytes) {
+  return static_cast<uint64_t>(static_cast<double>(bytes) * kUsedShare);
+}
+
 absl::StatusOr<uint32_t> PlanKvBlocks(const MemoryDemand& demand, uint64_t memory_bytes) {
   const uint64_t blocks_per_sequence = CeilDivide(demand.max_context, demand.kv_block_size);
   const uint64_t wanted = blocks_per_sequence * demand.max_running;
@@ -62,15 +66,19 @@ absl::StatusOr<Codec> ChooseCodec(const MemoryDemand& demand,
 absl::Status PlanExperts(const MemoryDemand& demand,
                          const ExpertOptions& options,
                          MemoryPlan& plan) {
-  const uint64_t others = plan.dense_bytes + plan.workspace_bytes + plan.kv_bytes;
-  const auto usable = static_cast<uint64_t>(static_cast<double>(plan.memory_bytes) * kUsedShare);
-  const uint64_t left = LessBy(usable, others);
+  const bool on_gpu = plan.machine.gpu_bytes.has_value();
+  const uint64_t others =
+      plan.dense_bytes + plan.workspace_bytes + plan.context_bytes + plan.kv_bytes;
+  const uint64_t usable = UsableOf(plan.machine.host_bytes);
+  const uint64_t left = on_gpu ? usable : LessBy(usable, others);
   const bool has_budget = options.gpu_memory_budget > 0;
-  const uint64_t device_bytes = has_budget ? LessBy(options.gpu_memory_budget, others) : left / 2;
-  // Slots are a device of their own within the host's memory: for whoever asks for them.
-  const bool is_unified = options.unified_memory == "on" ||
-                          (options.unified_memory == "auto" && options.capacity.empty() &&
-                           options.simulated_link.empty() && !has_budget);
+  uint64_t device_bytes = LessBy(plan.device_bytes, others);
+  // On the CPU slots are a device of their own within the host's memory: for whoever asks for them.
+  if (!on_gpu && !has_budget) device_bytes = left / 2;
+  const bool is_unified =
+      options.unified_memory == "on" ||
+      (!on_gpu && options.unified_memory == "auto" && options.capacity.empty() &&
+       options.simulated_link.empty() && !has_budget);
 
   PREGATE_ASSIGN_OR_RETURN(plan.codec,
                            ChooseCodec(demand, options.codec, is_unified ? left : device_bytes));
@@ -90,8 +98,8 @@ absl::Status PlanExperts(const MemoryDemand& demand,
   PREGATE_ASSIGN_OR_RETURN(plan.slots,
                            PlanSlots(options.memory_strategy, options.capacity, plan.slot_needs));
 
-  const uint64_t host_budget =
-      options.host_memory_budget > 0 ? options.host_memory_budget : LessBy(left, plan.slot_bytes());
+  uint64_t host_budget = options.host_memory_budget;
+  if (host_budget == 0) host_budget = on_gpu ? left : LessBy(left, plan.slot_bytes());
   plan.host_tier_bytes = std::min(plan.all_records_bytes(), host_budget);
   const uint64_t fewest = kFewestRecords * (plan.record_bytes + plan.smaller_record_bytes);
   if (plan.host_tier_bytes < fewest) {
@@ -154,13 +162,48 @@ MemoryDemand DemandOf(const ModelConfig& config,
 
 absl::StatusOr<MemoryPlan> PlanMemory(const MemoryDemand& demand,
                                       const ExpertOptions& options,
-                                      uint64_t memory_bytes) {
+                                      const MachineMemory& machine) {
   MemoryPlan plan;
-  plan.memory_bytes = memory_bytes;
+  plan.machine = machine;
+  const uint64_t there_is = machine.gpu_bytes.value_or(machine.host_bytes);
+  if (options.gpu_memory_budget > 0) {
+    plan.device_bytes = options.gpu_memory_budget;
+    if (machine.gpu_bytes.has_value() && plan.device_bytes > there_is + demand.context_bytes) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("gpu_memory_budget: ",
+                       FormatBytes(plan.device_bytes),
+                       " were asked for and ",
+                       FormatBytes(there_is),
+                       " are free on the GPU; give less, or end what else runs there"));
+    }
+  } else {
+    // The driver has taken its part already.
+    plan.device_bytes = UsableOf(there_is + demand.context_bytes);
+  }
   plan.dense_bytes = demand.dense_bytes;
   plan.workspace_bytes = demand.workspace_bytes;
-  PREGATE_ASSIGN_OR_RETURN(plan.num_kv_blocks, PlanKvBlocks(demand, memory_bytes));
+  plan.context_bytes = demand.context_bytes;
+  PREGATE_ASSIGN_OR_RETURN(
+      plan.num_kv_blocks,
+      PlanKvBlocks(demand, machine.gpu_bytes.has_value() ? plan.device_bytes : there_is));
   plan.kv_bytes = plan.num_kv_blocks * demand.kv_block_bytes;
+  const uint64_t others =
+      plan.dense_bytes + plan.workspace_bytes + plan.context_bytes + plan.kv_bytes;
+  if (machine.gpu_bytes.has_value() && others > plan.device_bytes) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the dense weights (",
+        FormatBytes(plan.dense_bytes),
+        "), the KV cache (",
+        FormatBytes(plan.kv_bytes),
+        "), the workspace (",
+        FormatBytes(plan.workspace_bytes),
+        ") and the driver (",
+        FormatBytes(plan.context_bytes),
+        ") do not fit into ",
+        FormatBytes(plan.device_bytes),
+        " of GPU memory; lower --max-context, --max-running or --max-batch-tokens, or raise "
+        "--gpu-memory-budget"));
+  }
   PREGATE_RETURN_IF_ERROR(PlanExperts(demand, options, plan));
   return plan;
 }
@@ -173,6 +216,7 @@ std::string FormatMemoryPlan(const MemoryPlan& plan) {
   row("dense", plan.dense_bytes, "all weights but the experts'");
   row("kv", plan.kv_bytes, absl::StrCat(plan.num_kv_blocks, " blocks of keys and values"));
   row("workspace", plan.workspace_bytes, "what a step computes with");
+  if (plan.context_bytes > 0) row("driver", plan.context_bytes, "what the GPU's driver takes");
   const std::string records = absl::StrCat(plan.num_records,
                                            " experts of ",
                                            FormatBytes(plan.record_bytes),
@@ -195,9 +239,17 @@ std::string FormatMemoryPlan(const MemoryPlan& plan) {
                    plan.smaller_codec.has_value()
                        ? absl::StrCat(" and once more as ", CodecName(*plan.smaller_codec))
                        : ""));
-  const uint64_t used = plan.dense_bytes + plan.kv_bytes + plan.workspace_bytes +
-                        plan.slot_bytes() + plan.host_tier_bytes;
-  row("free", LessBy(plan.memory_bytes, used), absl::StrCat("of ", FormatBytes(plan.memory_bytes)));
+  const uint64_t device = plan.dense_bytes + plan.kv_bytes + plan.workspace_bytes +
+                          plan.context_bytes + plan.slot_bytes();
+  const auto free = [&](absl::string_view name, uint64_t used, uint64_t bytes) {
+    row(name, LessBy(bytes, used), absl::StrCat("of ", FormatBytes(bytes)));
+  };
+  if (plan.machine.gpu_bytes.has_value()) {
+    free("GPU free", device, *plan.machine.gpu_bytes + plan.context_bytes);
+    free("host free", plan.host_tier_bytes, plan.machine.host_bytes);
+  } else {
+    free("free", device + plan.host_tier_bytes, plan.machine.host_bytes);
+  }
   absl::StrAppend(&text, "memory strategy: ", plan.slots.strategy, "\n");
   return text;
 }

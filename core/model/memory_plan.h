@@ -17,6 +17,7 @@ namespace pregate {
 struct MemoryDemand {
   uint64_t dense_bytes = 0;
   uint64_t workspace_bytes = 0;
+  uint64_t context_bytes = 0;  // that the device's driver takes
   uint32_t max_running = 0;
   uint32_t max_context = 0;     // tokens
   uint32_t kv_block_size = 0;   // tokens
@@ -34,10 +35,19 @@ MemoryDemand DemandOf(const ModelConfig& config,
                       uint32_t max_context,
                       const EngineOptions& options);
 
+// What there is to plan with.
+struct MachineMemory {
+  uint64_t host_bytes = 0;
+  // Free on the GPU that computes; unset: the CPU does, whose device memory is the host's.
+  std::optional<uint64_t> gpu_bytes;
+};
+
 struct MemoryPlan {
-  uint64_t memory_bytes = 0;  // what there is: the host's, which is the CPU's device memory too
+  MachineMemory machine;
+  uint64_t device_bytes = 0;  // what may be used of the memory of the device that computes
   uint64_t dense_bytes = 0;
   uint64_t workspace_bytes = 0;
+  uint64_t context_bytes = 0;
   uint64_t kv_bytes = 0;
   uint32_t num_kv_blocks = 0;
 
@@ -57,14 +67,14 @@ struct MemoryPlan {
   bool host_holds_all() const { return host_tier_bytes >= all_records_bytes(); }
 };
 
-// The plan for the CPU, where device memory is host memory. KV blocks are for max_running sequences
-// of max_context tokens, or as many as fit into a quarter of the memory. The codec "auto" is the
-// most exact of none, int8 and int4 with which at least half of the experts fit. Of the memory 10 %
-// stays free. FAILED_PRECONDITION or RESOURCE_EXHAUSTED, with advice, when it does not fit;
+// KV blocks are for max_running sequences of max_context tokens, or as many as fit into a quarter
+// of the device's memory. The codec "auto" is the most exact of none, int8 and int4 with which at
+// least half of the experts fit. Of the memory 10 % stays free; on a GPU gpu_memory_budget may say
+// otherwise. FAILED_PRECONDITION or RESOURCE_EXHAUSTED, with advice, when it does not fit;
 // INVALID_ARGUMENT names the option.
 absl::StatusOr<MemoryPlan> PlanMemory(const MemoryDemand& demand,
                                       const ExpertOptions& options,
-                                      uint64_t memory_bytes);
+                                      const MachineMemory& machine);
 
 // As a table for people.
 std::string FormatMemoryPlan(const MemoryPlan& plan);

@@ -45,9 +45,9 @@ std::vector<int64_t> CountRows(const Routing& routing, uint32_t layer, size_t nu
 
 }  // namespace
 
-ProductBound::ProductBound(const Transformer& transformer) : transformer_(transformer) {
-  const ModelConfig& config = transformer.config();
-  const at::ScalarType type = ScalarTypeOf(transformer.options().dtype);
+ProductBound::ProductBound(const CpuCompute& compute) : compute_(compute) {
+  const ModelConfig& config = compute.config();
+  const at::ScalarType type = ScalarTypeOf(compute.options().dtype);
   std::vector<MatrixShape> shapes = {{config.expert_width, config.hidden_size},
                                      {config.hidden_size, config.expert_width}};
   if (config.family->is_gated()) shapes.push_back(shapes.front());
@@ -63,9 +63,9 @@ double ProductBound::MeasureSeconds(const Routing& routing,
                                     uint32_t num_logits,
                                     uint32_t repetitions) const {
   Calls calls;
-  const uint32_t num_experts = transformer_.config().num_experts;
+  const uint32_t num_experts = compute_.config().num_experts;
   for (uint32_t layer = 0; layer < routing.num_layers; ++layer) {
-    const LayerWeights& weights = transformer_.weights().layers[layer];
+    const LayerWeights& weights = compute_.weights().layers[layer];
     for (const Matrix* matrix : {&weights.query, &weights.key, &weights.value, &weights.output}) {
       calls.Add(routing.num_tokens, *matrix);
     }
@@ -79,7 +79,7 @@ double ProductBound::MeasureSeconds(const Routing& routing,
       }
     }
   }
-  calls.Add(num_logits, transformer_.weights().head);
+  calls.Add(num_logits, compute_.weights().head);
 
   calls.RunSeconds();
   double seconds = std::numeric_limits<double>::infinity();

@@ -32,32 +32,32 @@ double SecondsOf(Work&& work) {
 
 }  // namespace
 
-TorchProfiledModel::TorchProfiledModel(const Transformer& transformer,
+TorchProfiledModel::TorchProfiledModel(const CpuCompute& compute,
                                        EngineOptions options,
                                        const RecordLayout& layout,
                                        uint32_t num_threads)
-    : transformer_(transformer),
+    : compute_(compute),
       options_(std::move(options)),
       layout_(layout),
       num_threads_(num_threads),
-      product_(transformer.options().cpu,
-               transformer.options().dtype,
-               transformer.options().row_counts,
-               WidestProduct(transformer.config()),
-               WidestProduct(transformer.config())),
-      network_(transformer.config(), transformer.options().cpu, product_, kMostRows),
-      in_(at::ones({kMostRows, WidestProduct(transformer.config())}, at::kFloat)),
-      out_(EmptyTensor({kMostRows, WidestProduct(transformer.config())}, at::kFloat)) {}
+      product_(compute.options().cpu,
+               compute.options().dtype,
+               compute.options().row_counts,
+               WidestProduct(compute.config()),
+               WidestProduct(compute.config())),
+      network_(compute.config(), compute.options().cpu, product_, kMostRows),
+      in_(at::ones({kMostRows, WidestProduct(compute.config())}, at::kFloat)),
+      out_(EmptyTensor({kMostRows, WidestProduct(compute.config())}, at::kFloat)) {}
 
 std::vector<ProfiledModel::Encoding> TorchProfiledModel::encodings() const {
   if (HasOwnPack(options_.model)) {
     return {{.codec = std::string(CodecName(layout_.codec)), .record_bytes = layout_.bytes}};
   }
-  const ModelConfig& config = transformer_.config();
+  const ModelConfig& config = compute_.config();
   const ExpertShape shape = {.hidden_size = config.hidden_size,
                              .expert_width = config.expert_width,
                              .is_gated = config.family->is_gated(),
-                             .dtype = transformer_.options().dtype};
+                             .dtype = compute_.options().dtype};
   std::vector<Encoding> encodings;
   for (const Codec codec : {Codec::kNone, Codec::kInt8, Codec::kInt4}) {
     const absl::StatusOr<RecordLayout> layout = LayOutRecord(codec, shape);
@@ -74,13 +74,13 @@ absl::StatusOr<ProfiledModel::Room> TorchProfiledModel::PlanRoom(absl::string_vi
   options.experts.codec = std::string(codec);
   // The one that needs no slots: how many there can be is what is asked.
   options.experts.memory_strategy = "cpu_offload";
-  PREGATE_ASSIGN_OR_RETURN(const MemoryPlan plan,
-                           PlanMemory(DemandOf(transformer_.config(),
-                                               transformer_.options().dtype,
-                                               transformer_.options().max_context,
-                                               options),
-                                      options.experts,
-                                      HostMemoryBytes()));
+  PREGATE_ASSIGN_OR_RETURN(
+      const MemoryPlan plan,
+      PlanMemory(
+          DemandOf(
+              compute_.config(), compute_.options().dtype, compute_.options().max_context, options),
+          options.experts,
+          {.host_bytes = HostMemoryBytes(), .gpu_bytes = {}}));
   return Room{.slots = plan.slot_needs, .host_holds_all = plan.host_holds_all()};
 }
 
@@ -97,7 +97,7 @@ absl::StatusOr<double> TorchProfiledModel::RunExpert(const std::byte* record, ui
 absl::StatusOr<double> TorchProfiledModel::RunDenseLayer() {
   return Guarded([&]() -> absl::StatusOr<double> {
     UseThreads(num_threads_);
-    const std::vector<LayerWeights>& layers = transformer_.weights().layers;
+    const std::vector<LayerWeights>& layers = compute_.weights().layers;
     const LayerWeights& layer = layers[next_layer_++ % layers.size()];
     return SecondsOf([&] {
       for (const Matrix* matrix : {&layer.query, &layer.key, &layer.value, &layer.output}) {

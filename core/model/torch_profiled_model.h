@@ -7,19 +7,19 @@
 
 #include "core/base/options.h"
 #include "core/expert/profile.h"
+#include "core/model/cpu_compute.h"
 #include "core/model/expert_network.h"
 #include "core/model/product.h"
-#include "core/model/transformer.h"
 
 namespace pregate {
 
-// Computes with a Product and tensors of its own; of the transformer only weights are read. Its
+// Computes with a Product and tensors of its own; of the model only weights are read. Its
 // constructor may throw what LibTorch throws; its methods do not.
 class TorchProfiledModel final : public ProfiledModel {
  public:
   // `layout`: of the records that RunExpert is given. `options`: what the model was loaded with.
-  // `transformer` outlives this.
-  TorchProfiledModel(const Transformer& transformer,
+  // `compute` outlives this.
+  TorchProfiledModel(const CpuCompute& compute,
                      EngineOptions options,
                      const RecordLayout& layout,
                      uint32_t num_threads);
@@ -31,7 +31,7 @@ class TorchProfiledModel final : public ProfiledModel {
   absl::StatusOr<double> RunDenseLayer() override;
 
  private:
-  const Transformer& transformer_;
+  const CpuCompute& compute_;
   const EngineOptions options_;
   const RecordLayout layout_;
   const uint32_t num_threads_;

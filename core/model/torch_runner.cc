@@ -9,12 +9,14 @@
 #include "absl/strings/str_join.h"
 #include "core/base/bytes.h"
 #include "core/base/status_macros.h"
-#include "core/device/cpu_backend.h"
 #include "core/device/host_info.h"
+#include "core/device/open_backend.h"
 #include "core/kernel/cpu_isa.h"
 #include "core/kernel/sampling.h"
 #include "core/model/aten.h"
 #include "core/model/checkpoint.h"
+#include "core/model/cpu_compute.h"
+#include "core/model/cuda_compute.h"
 #include "core/model/guarded.h"
 #include "core/model/model_config.h"
 #include "core/model/open_packs.h"
@@ -28,16 +30,6 @@
 namespace pregate {
 namespace {
 
-absl::Status CheckDevice(const std::string& device) {
-  if (device == "auto" || device == "cpu") return absl::OkStatus();
-  if (absl::StartsWith(device, "cuda")) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "device: ", device, " was asked for, but models run on the CPU alone as yet; use cpu"));
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("device: '", device, "' is not one of auto, cpu, cuda, cuda:N"));
-}
-
 absl::StatusOr<uint32_t> ChooseContext(const EngineOptions& options, const ModelConfig& config) {
   if (options.max_context == 0) return config.max_positions;
   if (options.max_context <= config.max_positions) return options.max_context;
@@ -50,7 +42,15 @@ absl::StatusOr<uint32_t> ChooseContext(const EngineOptions& options, const Model
 
 absl::StatusOr<Dtype> ChooseDtype(const EngineOptions& options,
                                   const ModelConfig& config,
-                                  const Safetensors& files) {
+                                  const Safetensors& files,
+                                  bool on_gpu) {
+  if (on_gpu) {
+    if (options.dtype == "auto") return Dtype::kBfloat16;
+    if (options.dtype == DtypeName(Dtype::kFloat32)) {
+      return absl::FailedPreconditionError(
+          "dtype: a GPU computes in bfloat16; give --dtype bfloat16, or --device cpu for float32");
+    }
+  }
   if (options.dtype == DtypeName(Dtype::kFloat32)) return Dtype::kFloat32;
   if (options.dtype == DtypeName(Dtype::kBfloat16)) return Dtype::kBfloat16;
   if (options.dtype == "auto") return CheckpointDtype(config, files);
@@ -78,7 +78,7 @@ ModelDescription Describe(const EngineOptions& options,
 
 // The row counts for products, found and logged.
 std::vector<int64_t> CheckRowCounts(const ModelConfig& config, Dtype dtype, const Logger& logger) {
-  std::vector<int64_t> row_counts = FindExactRowCounts(dtype, Transformer::ProductShapes(config));
+  std::vector<int64_t> row_counts = FindExactRowCounts(dtype, CpuCompute::ProductShapes(config));
   const std::vector<LogField> fields = {{"dtype", DtypeName(dtype)},
                                         {"rows", absl::StrJoin(row_counts, ",")}};
   if (row_counts.size() == 1) {
@@ -113,28 +113,43 @@ struct Prepared {
   Dtype dtype;
   uint32_t max_context;
   MemoryPlan plan;
+  std::unique_ptr<Backend> backend;
 };
+
+absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const EngineOptions& options) {
+  std::optional<SimulatedLink> link;
+  if (!options.experts.simulated_link.empty()) {
+    PREGATE_ASSIGN_OR_RETURN(link, ParseSimulatedLink(options.experts.simulated_link));
+  }
+  return OpenBackend(options.device, link);
+}
 
 absl::StatusOr<Prepared> Prepare(const EngineOptions& options) {
   if (options.model.empty()) return absl::InvalidArgumentError("model: no folder is given");
-  PREGATE_RETURN_IF_ERROR(CheckDevice(options.device));
+  PREGATE_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, OpenDevice(options));
+  const bool on_gpu = !backend->is_host();
   PREGATE_ASSIGN_OR_RETURN(const CpuIsa isa,
                            ChooseCpuIsa(options.cpu_isa, HighestCpuIsa(ReadCpuFeatures())));
   PREGATE_ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(options.model));
   PREGATE_ASSIGN_OR_RETURN(const uint32_t max_context, ChooseContext(options, config));
   PREGATE_ASSIGN_OR_RETURN(Safetensors files, OpenCheckpoint(options.model));
-  PREGATE_ASSIGN_OR_RETURN(const Dtype dtype, ChooseDtype(options, config, files));
+  PREGATE_ASSIGN_OR_RETURN(const Dtype dtype, ChooseDtype(options, config, files, on_gpu));
   ExpertOptions experts = options.experts;
   PREGATE_ASSIGN_OR_RETURN(experts.codec, ExpertCodecOf(options));
-  PREGATE_ASSIGN_OR_RETURN(
-      MemoryPlan plan,
-      PlanMemory(DemandOf(config, dtype, max_context, options), experts, HostMemoryBytes()));
+  MemoryDemand demand = DemandOf(config, dtype, max_context, options);
+  MachineMemory machine = {.host_bytes = HostMemoryBytes(), .gpu_bytes = {}};
+  if (on_gpu) {
+    machine.gpu_bytes = backend->memory().free_bytes;
+    DemandOnGpu(config, options, demand);
+  }
+  PREGATE_ASSIGN_OR_RETURN(MemoryPlan plan, PlanMemory(demand, experts, machine));
   return Prepared{.isa = isa,
                   .config = std::move(config),
                   .files = std::make_unique<const Safetensors>(std::move(files)),
                   .dtype = dtype,
                   .max_context = max_context,
-                  .plan = std::move(plan)};
+                  .plan = std::move(plan),
+                  .backend = std::move(backend)};
 }
 
 uint64_t ExpertParameters(const ModelConfig& config) {
@@ -149,14 +164,10 @@ uint64_t BytesPerToken(const MemoryPlan& plan, const ModelConfig& config) {
 }
 
 absl::StatusOr<std::unique_ptr<ExpertOffload>> OpenExperts(const EngineOptions& options,
-                                                           const Prepared& model,
+                                                           Prepared& model,
                                                            std::vector<ExpertPack> packs,
                                                            const Clock& clock,
                                                            const Logger& logger) {
-  std::optional<SimulatedLink> link;
-  if (!options.experts.simulated_link.empty()) {
-    PREGATE_ASSIGN_OR_RETURN(link, ParseSimulatedLink(options.experts.simulated_link));
-  }
   return ExpertOffload::Create(
       {.flags = options.experts,
        .model = {.name = ServedModelName(options),
@@ -169,7 +180,7 @@ absl::StatusOr<std::unique_ptr<ExpertOffload>> OpenExperts(const EngineOptions& 
        // Of all of them the tier knows best what they take.
        .host_tier_bytes = model.plan.host_holds_all() ? UINT64_MAX : model.plan.host_tier_bytes},
       std::move(packs),
-      std::make_unique<CpuBackend>(link),
+      std::move(model.backend),
       clock,
       logger);
 }
@@ -235,6 +246,8 @@ absl::StatusOr<std::unique_ptr<TorchRunner>> TorchRunner::LoadUnguarded(
       Describe(options, model.config, num_parameters, model.dtype, model.max_context),
       limits,
       num_threads));
+  Backend& backend = *model.backend;  // of the experts from now on
+  const bool on_gpu = !backend.is_host();
   PREGATE_ASSIGN_OR_RETURN(
       runner->experts_,
       OpenExperts(options, model, std::move(packs.packs), runner->clock_, logger));
@@ -246,27 +259,48 @@ absl::StatusOr<std::unique_ptr<TorchRunner>> TorchRunner::LoadUnguarded(
        model.plan.slots.is_unified ? model.plan.host_tier_bytes : model.plan.slot_bytes()},
       {"kv", model.plan.kv_bytes},
       {"workspace", model.plan.workspace_bytes}};
-  Transformer::Options transformer_options = {
-      .dtype = model.dtype,
-      .cpu = cpu,
-      .row_counts = CheckRowCounts(model.config, model.dtype, logger),
-      .max_tokens = options.max_batch_tokens,
-      .max_context = model.max_context,
-      .kv_block_size = options.kv_block_size,
-      .num_kv_blocks = model.plan.num_kv_blocks};
-  const RecordLayout first_layout = packs.layouts.front();
+  runner->config_ = std::make_unique<const ModelConfig>(std::move(model.config));
+  if (on_gpu) {
+    PREGATE_ASSIGN_OR_RETURN(runner->compute_,
+                             CreateCudaCompute(*runner->config_,
+                                               weights,
+                                               {.layouts = packs.layouts,
+                                                .max_tokens = options.max_batch_tokens,
+                                                .max_context = model.max_context,
+                                                .max_logits = options.max_running,
+                                                .kv_block_size = options.kv_block_size,
+                                                .num_kv_blocks = model.plan.num_kv_blocks},
+                                               backend));
+  } else {
+    auto compute = std::make_unique<CpuCompute>(
+        *runner->config_,
+        std::move(weights),
+        CpuCompute::Options{.dtype = model.dtype,
+                            .cpu = cpu,
+                            .row_counts = CheckRowCounts(*runner->config_, model.dtype, logger),
+                            .layouts = packs.layouts,
+                            .max_tokens = options.max_batch_tokens,
+                            .max_context = model.max_context,
+                            .kv_block_size = options.kv_block_size,
+                            .num_kv_blocks = model.plan.num_kv_blocks});
+    runner->cpu_compute_ = compute.get();
+    runner->profiled_ =
+        std::make_unique<TorchProfiledModel>(*compute, options, packs.layouts.front(), num_threads);
+    runner->compute_ = std::move(compute);
+  }
   runner->transformer_ = std::make_unique<Transformer>(
-      std::move(model.config),
-      std::move(weights),
+      *runner->config_,
+      *runner->compute_,
       ExpertRecords{.offload = runner->experts_.get(), .layouts = std::move(packs.layouts)},
-      std::move(transformer_options));
-  runner->scratch_ = std::make_unique<StepScratch>(runner->transformer_->options().cpu);
-  runner->profiled_ = std::make_unique<TorchProfiledModel>(
-      *runner->transformer_, options, first_layout, num_threads);
+      Transformer::Options{.max_tokens = options.max_batch_tokens,
+                           .max_context = model.max_context,
+                           .kv_block_size = options.kv_block_size,
+                           .num_kv_blocks = model.plan.num_kv_blocks});
+  runner->scratch_ = std::make_unique<StepScratch>(cpu);
   return runner;
 }
 
-ProfiledModel& TorchRunner::profiled() { return *profiled_; }
+ProfiledModel* TorchRunner::profiled() { return profiled_.get(); }
 
 uint32_t TorchRunner::max_batch_tokens() const { return transformer_->options().max_tokens; }
 
@@ -298,7 +332,10 @@ absl::StatusOr<double> TorchRunner::MeasureProducts(const Routing& routing,
                                                     uint32_t repetitions) {
   return Guarded([&]() -> absl::StatusOr<double> {
     UseThreads(num_threads_);
-    if (bound_ == nullptr) bound_ = std::make_unique<ProductBound>(*transformer_);
+    if (cpu_compute_ == nullptr) {
+      return absl::FailedPreconditionError("the bound of products is known for the CPU alone");
+    }
+    if (bound_ == nullptr) bound_ = std::make_unique<ProductBound>(*cpu_compute_);
     return bound_->MeasureSeconds(routing, num_logits, repetitions);
   });
 }

@@ -22,6 +22,8 @@
 
 namespace pregate {
 
+class CpuCompute;
+class ModelCompute;
 class ProductBound;
 class TorchProfiledModel;
 class Transformer;
@@ -42,8 +44,8 @@ class TorchRunner final : public ModelRunner {
 
   const ModelDescription& description() const { return description_; }
   ExpertOffload& experts() { return *experts_; }
-  // May be used by another thread while this runs.
-  ProfiledModel& profiled();
+  // May be used by another thread while this runs. Null on a GPU.
+  ProfiledModel* profiled();
   uint32_t max_batch_tokens() const;
 
   const Limits& limits() const override { return limits_; }
@@ -64,7 +66,7 @@ class TorchRunner final : public ModelRunner {
   // The bound that a step is measured against: seconds that the matrix products of one pass take
   // in a bare loop of LibTorch calls, unpadded, on the same weights and threads, when its tokens
   // go to the experts of `routing` and `num_logits` of them get logits. The fastest of
-  // `repetitions` (≥ 1).
+  // `repetitions` (≥ 1). FAILED_PRECONDITION on a GPU.
   absl::StatusOr<double> MeasureProducts(const Routing& routing,
                                          uint32_t num_logits,
                                          uint32_t repetitions);
@@ -83,7 +85,10 @@ class TorchRunner final : public ModelRunner {
   const Limits limits_;
   const uint32_t num_threads_;
   const RealClock clock_;
-  std::unique_ptr<ExpertOffload> experts_;
+  std::unique_ptr<const ModelConfig> config_;
+  std::unique_ptr<ExpertOffload> experts_;  // owns the device that compute_ lives on
+  std::unique_ptr<ModelCompute> compute_;
+  CpuCompute* cpu_compute_ = nullptr;  // compute_, on the CPU
   std::unique_ptr<Transformer> transformer_;
   std::unique_ptr<TorchProfiledModel> profiled_;
   std::vector<std::pair<const char*, uint64_t>> memory_;  // bytes by pool, as planned at start

@@ -10,68 +10,20 @@
 #include "core/kernel/rows.h"
 
 namespace pregate {
-namespace {
-
-int64_t MaxIn(const std::vector<MatrixShape>& shapes) {
-  int64_t max = 0;
-  for (const MatrixShape& shape : shapes) max = std::max(max, shape.in);
-  return max;
-}
-
-int64_t MaxOut(const std::vector<MatrixShape>& shapes) {
-  int64_t max = 0;
-  for (const MatrixShape& shape : shapes) max = std::max(max, shape.out);
-  return max;
-}
-
-}  // namespace
-
-std::vector<MatrixShape> Transformer::ProductShapes(const ModelConfig& config) {
-  const int64_t hidden = config.hidden_size;
-  const int64_t query_size = int64_t{config.num_heads} * config.head_dim;
-  const int64_t kv_size = int64_t{config.num_kv_heads} * config.head_dim;
-  return {{query_size, hidden},
-          {kv_size, hidden},
-          {hidden, query_size},
-          {config.expert_width, hidden},
-          {hidden, config.expert_width},
-          {config.vocab_size, hidden}};
-}
-
-Transformer::Transformer(ModelConfig config,
-                         ModelWeights weights,
+Transformer::Transformer(const ModelConfig& config,
+                         ModelCompute& compute,
                          ExpertRecords records,
-                         Options options)
-    : config_(std::move(config)),
-      weights_(std::move(weights)),
-      options_(std::move(options)),
-      cache_(config_, options_.dtype, options_.kv_block_size, options_.num_kv_blocks),
-      product_(options_.cpu,
-               options_.dtype,
-               options_.row_counts,
-               MaxIn(ProductShapes(config_)),
-               MaxOut(ProductShapes(config_))),
-      attention_(
-          config_, options_.cpu, product_, cache_, options_.max_tokens, options_.max_context),
+                         const Options& options)
+    : config_(config),
+      options_(options),
+      compute_(compute),
       offload_(*records.offload),
-      moe_(config_, options_.cpu, product_, std::move(records), options_.max_tokens),
-      gates_ahead_(config_, options_.cpu, weights_.layers, options_.max_tokens),
-      residual_(EmptyTensor({options_.max_tokens, config_.hidden_size}, at::kFloat)),
-      normalized_(EmptyTensor({options_.max_tokens, config_.hidden_size}, at::kFloat)),
-      attended_(EmptyTensor({options_.max_tokens, config_.hidden_size}, at::kFloat)),
-      logits_(EmptyTensor({1, config_.vocab_size}, at::kFloat)),
-      routing_(moe_.MakeRouting()),
-      next_routing_(moe_.MakeRouting()) {
+      moe_(config_, compute_, std::move(records), options_.max_tokens) {
   token_ids_.reserve(options_.max_tokens);
   positions_.reserve(options_.max_tokens);
   places_.reserve(options_.max_tokens);
   sequences_.reserve(options_.max_tokens);
   seen_in_run_.resize(config_.num_experts);
-}
-
-uint64_t Transformer::workspace_bytes() const {
-  return attention_.workspace_bytes() + moe_.workspace_bytes() + gates_ahead_.workspace_bytes() +
-         3 * residual_.nbytes() + logits_.nbytes();
 }
 
 absl::Status Transformer::Unpack(const ForwardBatch& batch) {
@@ -135,22 +87,8 @@ absl::Status Transformer::Unpack(const ForwardBatch& batch) {
   return absl::OkStatus();
 }
 
-void Transformer::Normalize(const at::Tensor& weight,
-                            const float* x,
-                            int64_t num_rows,
-                            float* out) const {
-  RmsNorm(options_.cpu,
-          {.x = x,
-           .weight = weight.const_data_ptr<float>(),
-           .out = out,
-           .num_rows = num_rows,
-           .width = config_.hidden_size,
-           .epsilon = config_.rms_norm_eps});
-}
-
-void Transformer::CountLookups(const ForwardBatch& batch) {
+void Transformer::CountLookups(const ForwardBatch& batch, absl::Span<const uint32_t> ids) {
   const size_t per_token = config_.num_experts_per_token;
-  const auto* ids = static_cast<const uint32_t*>(routing_.expert_ids.const_data_ptr());
   for (size_t i = 0; i < is_reduced_.size() * per_token; ++i) {
     if (moe_.encodings()[ids[i]] > 0) is_reduced_[i / per_token] = true;
   }
@@ -159,7 +97,7 @@ void Transformer::CountLookups(const ForwardBatch& batch) {
     ExpertUsage& usage = run_results_[run].usage;
     usage.stall_seconds += ToSeconds(moe_.stall());
     const size_t count = batch.runs[run].token_ids.size() * per_token;
-    for (const uint32_t expert : absl::MakeConstSpan(ids, count)) {
+    for (const uint32_t expert : ids.first(count)) {
       // A run looks an expert up once, however many of its tokens go there.
       if (std::exchange(seen_in_run_[expert], run + 1) == run + 1) continue;
       switch (moe_.lookups()[expert]) {
@@ -178,7 +116,7 @@ void Transformer::CountLookups(const ForwardBatch& batch) {
         if (failure.expert == expert) run_results_[run].status.Update(failure.status);
       }
     }
-    ids += count;
+    ids.remove_prefix(count);
   }
 }
 
@@ -239,8 +177,8 @@ absl::Status Transformer::ForceRouting(std::shared_ptr<const RoutingTrace> trace
   return absl::OkStatus();
 }
 
-void Transformer::ForceExperts(uint32_t layer, RoutedTokens& routing) const {
-  auto* ids = static_cast<uint32_t*>(routing.expert_ids.mutable_data_ptr());
+void Transformer::ForceExperts(uint32_t layer, absl::Span<uint32_t> expert_ids) const {
+  auto ids = expert_ids.begin();
   for (size_t i = 0; i < sequences_.size(); ++i) {
     ids = std::copy_n(forced_->ForcedExperts(sequences_[i], positions_[i], layer).begin(),
                       config_.num_experts_per_token,
@@ -248,89 +186,43 @@ void Transformer::ForceExperts(uint32_t layer, RoutedTokens& routing) const {
   }
 }
 
-absl::Status Transformer::RunLayer(uint32_t layer,
-                                   const ForwardBatch& batch,
-                                   const StepTokens& tokens,
-                                   Routing* routing) {
-  const LayerWeights& weights = weights_.layers[layer];
-  auto* residual = residual_.mutable_data_ptr<float>();
-  auto* normalized = normalized_.mutable_data_ptr<float>();
-  auto* attended = attended_.mutable_data_ptr<float>();
-  Normalize(weights.input_norm, residual, tokens.count(), normalized);
-  attention_.Run(layer, weights, tokens, normalized, attended);
-  Add(options_.cpu, attended, residual, tokens.count() * config_.hidden_size);
-
-  Normalize(weights.post_attention_norm, residual, tokens.count(), normalized);
-  if (weights.gate.defined()) moe_.Route(weights.gate, normalized, tokens.count(), routing_);
-  if (weights.pregate.defined()) {
-    moe_.Route(weights.pregate, normalized, tokens.count(), next_routing_);
-    if (forced_ != nullptr) ForceExperts(layer + 1, next_routing_);
+absl::Status Transformer::RunLayer(uint32_t layer, const ForwardBatch& batch, Routing* routing) {
+  PREGATE_ASSIGN_OR_RETURN(const ChosenExperts chosen, compute_.Attend(layer));
+  if (forced_ != nullptr) {
+    ForceExperts(layer, chosen.own);
+    if (!chosen.next.empty()) ForceExperts(layer + 1, chosen.next);
   }
-  if (forced_ != nullptr) ForceExperts(layer, routing_);
-  const auto ids_of = [&](const RoutedTokens& routed) {
-    return absl::MakeConstSpan(static_cast<const uint32_t*>(routed.expert_ids.const_data_ptr()),
-                               tokens.count() * config_.num_experts_per_token);
-  };
-  const absl::Span<const uint32_t> ids = ids_of(routing_);
-  routing->expert_ids.insert(routing->expert_ids.end(), ids.begin(), ids.end());
-  gates_ahead_.SetResidual(layer, residual, tokens.count());
-  const RoutedLayer routed = {.layer = layer,
-                              .num_tokens = static_cast<uint32_t>(tokens.count()),
-                              .experts_per_token = config_.num_experts_per_token,
-                              .expert_ids = ids,
-                              .sequences = sequences_,
-                              .positions = positions_,
-                              .is_prefill = is_prefill_,
-                              .next_expert_ids = weights.pregate.defined()
-                                                     ? ids_of(next_routing_)
-                                                     : absl::Span<const uint32_t>(),
-                              .gates = &gates_ahead_};
-  PREGATE_RETURN_IF_ERROR(moe_.Run(routed, routing_, normalized, residual));
-  CountLookups(batch);
-  if (weights.pregate.defined()) std::swap(routing_, next_routing_);
+  routing->expert_ids.insert(routing->expert_ids.end(), chosen.own.begin(), chosen.own.end());
+  PREGATE_RETURN_IF_ERROR(moe_.Run({.layer = layer,
+                                    .num_tokens = static_cast<uint32_t>(token_ids_.size()),
+                                    .experts_per_token = config_.num_experts_per_token,
+                                    .expert_ids = chosen.own,
+                                    .sequences = sequences_,
+                                    .positions = positions_,
+                                    .is_prefill = is_prefill_,
+                                    .next_expert_ids = chosen.next,
+                                    .gates = &compute_.gates_ahead()}));
+  CountLookups(batch, chosen.own);
   return absl::OkStatus();
-}
-
-absl::Span<const float> Transformer::ComputeLogits(absl::Span<const uint32_t> logit_tokens) {
-  const auto count = static_cast<int64_t>(logit_tokens.size());
-  if (count > logits_.size(0)) logits_ = EmptyTensor({count, config_.vocab_size}, at::kFloat);
-  auto* normalized = normalized_.mutable_data_ptr<float>();
-  Gather(options_.cpu,
-         {.table = residual_.const_data_ptr(),
-          .dtype = Dtype::kFloat32,
-          .rows = logit_tokens.data(),
-          .out = normalized,
-          .num_rows = count,
-          .width = config_.hidden_size});
-  Normalize(weights_.final_norm, normalized, count, normalized);
-  auto* logits = logits_.mutable_data_ptr<float>();
-  product_.Run(normalized, count, weights_.head, logits);
-  return absl::MakeConstSpan(logits, logit_tokens.size() * config_.vocab_size);
 }
 
 absl::StatusOr<absl::Span<const float>> Transformer::Forward(const ForwardBatch& batch,
                                                              Routing* routing) {
   PREGATE_RETURN_IF_ERROR(Unpack(batch));
-  const StepTokens tokens = {.positions = positions_, .places = places_};
   if (routing == nullptr) routing = &recorded_;
   routing->num_layers = config_.num_layers;
   routing->num_tokens = static_cast<uint32_t>(token_ids_.size());
   routing->experts_per_token = config_.num_experts_per_token;
   routing->expert_ids.clear();
-  Gather(options_.cpu,
-         {.table = weights_.embedding.const_data_ptr(),
-          .dtype = options_.dtype,
-          .rows = token_ids_.data(),
-          .out = residual_.mutable_data_ptr<float>(),
-          .num_rows = tokens.count(),
-          .width = config_.hidden_size});
+  PREGATE_RETURN_IF_ERROR(
+      compute_.Begin({.ids = token_ids_, .positions = positions_, .places = places_}));
   offload_.BeginStep();
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
-    PREGATE_RETURN_IF_ERROR(RunLayer(layer, batch, tokens, routing));
+    PREGATE_RETURN_IF_ERROR(RunLayer(layer, batch, routing));
   }
   offload_.EndStep(CountReduced(batch));
   RecordRouting(batch, *routing);
-  return ComputeLogits(batch.logit_tokens);
+  return compute_.Logits(batch.logit_tokens);
 }
 
 }  // namespace pregate

@@ -1,4 +1,4 @@
-// The decoder-only transformer of all families, on LibTorch's matrix products and our kernels.
+// The decoder-only transformer of all families: what a pass is, whatever computes it.
 #pragma once
 
 #include <cstdint>
@@ -8,15 +8,10 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "core/expert/routing_trace.h"
-#include "core/kernel/cpu_kernels.h"
-#include "core/model/attention_layer.h"
-#include "core/model/checkpoint.h"
+#include "core/model/compute.h"
 #include "core/model/forward.h"
-#include "core/model/gates_ahead.h"
-#include "core/model/kv_cache.h"
 #include "core/model/model_config.h"
 #include "core/model/moe_layer.h"
-#include "core/model/product.h"
 
 namespace pregate {
 
@@ -24,18 +19,17 @@ namespace pregate {
 class Transformer {
  public:
   struct Options {
-    Dtype dtype = Dtype::kFloat32;
-    CpuContext cpu;
-    std::vector<int64_t> row_counts;  // of products: see Product
-    uint32_t max_tokens = 0;          // in a pass
+    uint32_t max_tokens = 0;  // in a pass
     uint32_t max_context = 0;
     uint32_t kv_block_size = 0;
     uint32_t num_kv_blocks = 0;
   };
 
-  // Allocates all that a pass needs, but for logits of more tokens than were ever asked for.
-  // `records.offload` outlives this.
-  Transformer(ModelConfig config, ModelWeights weights, ExpertRecords records, Options options);
+  // `config`, `compute` and `records.offload` outlive this.
+  Transformer(const ModelConfig& config,
+              ModelCompute& compute,
+              ExpertRecords records,
+              const Options& options);
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
 
@@ -56,41 +50,27 @@ class Transformer {
   // See MoeLayer::compute_time.
   Duration expert_compute_time() const { return moe_.compute_time(); }
 
-  const ModelConfig& config() const { return config_; }
-  const ModelWeights& weights() const { return weights_; }
   const Options& options() const { return options_; }
-  uint64_t kv_bytes() const { return cache_.bytes(); }
-  uint64_t workspace_bytes() const;
-
-  // The shapes of the products.
-  static std::vector<MatrixShape> ProductShapes(const ModelConfig& config);
+  uint64_t kv_bytes() const { return compute_.kv_bytes(); }
+  uint64_t workspace_bytes() const { return compute_.workspace_bytes() + moe_.workspace_bytes(); }
 
  private:
   // Checks the batch and fills what a pass knows of its tokens.
   absl::Status Unpack(const ForwardBatch& batch);
-  absl::Status RunLayer(uint32_t layer,
-                        const ForwardBatch& batch,
-                        const StepTokens& tokens,
-                        Routing* routing);
+  absl::Status RunLayer(uint32_t layer, const ForwardBatch& batch, Routing* routing);
   // Adds the last layer's look-ups to run_results_.
-  void CountLookups(const ForwardBatch& batch);
+  void CountLookups(const ForwardBatch& batch, absl::Span<const uint32_t> expert_ids);
   // Of the pass's tokens, those that went through a smaller encoding; each run's to run_results_.
   uint64_t CountReduced(const ForwardBatch& batch);
   void RecordRouting(const ForwardBatch& batch, const Routing& routing);
   // Replaces the ids that the gate of `layer` chose.
-  void ForceExperts(uint32_t layer, RoutedTokens& routing) const;
-  void Normalize(const at::Tensor& weight, const float* x, int64_t num_rows, float* out) const;
-  absl::Span<const float> ComputeLogits(absl::Span<const uint32_t> logit_tokens);
+  void ForceExperts(uint32_t layer, absl::Span<uint32_t> expert_ids) const;
 
-  const ModelConfig config_;
-  ModelWeights weights_;
+  const ModelConfig& config_;
   const Options options_;
-  KvCache cache_;
-  Product product_;
-  AttentionLayer attention_;
+  ModelCompute& compute_;
   ExpertOffload& offload_;
   MoeLayer moe_;
-  GatesAhead gates_ahead_;
 
   std::vector<uint32_t> token_ids_;
   std::vector<uint32_t> positions_;
@@ -100,13 +80,9 @@ class Transformer {
   std::vector<RunResult> run_results_;
   std::vector<bool> is_reduced_;       // [tokens]: went through a smaller encoding
   std::vector<uint32_t> seen_in_run_;  // [num_experts]: 1 + the run that counted the expert last
-  std::shared_ptr<const RoutingTrace> forced_;   // null: the gates choose
-  Routing recorded_;                             // where the caller wants none
-  std::vector<uint32_t> token_routing_;          // [num_layers, experts_per_token]
-  at::Tensor residual_, normalized_, attended_;  // [max_tokens, hidden]
-  at::Tensor logits_;                            // [most logit tokens yet, vocab]
-  RoutedTokens routing_;                         // of the present block
-  RoutedTokens next_routing_;                    // chosen by its pre-gate
+  std::shared_ptr<const RoutingTrace> forced_;  // null: the gates choose
+  Routing recorded_;                            // where the caller wants none
+  std::vector<uint32_t> token_routing_;         // [num_layers, experts_per_token]
 };
 
 }  // namespace pregate

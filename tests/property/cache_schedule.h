@@ -120,6 +120,7 @@ class WatchedBackend final : public Backend {
     return device_.Decommit(reserved, offset, bytes);
   }
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const std::string& name) override;
+  bool is_host() const override { return true; }
   MemoryInfo memory() const override { return device_.memory(); }
 
   // Loads whose first, and whose last, piece is on the stream.

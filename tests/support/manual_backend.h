@@ -44,6 +44,7 @@ class ManualBackend final : public Backend {
   absl::Status Decommit(const Buffer& reserved, size_t offset, size_t bytes) override;
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const std::string& name) override;
   MemoryInfo memory() const override;
+  bool is_host() const override { return true; }
 
   std::unique_ptr<ManualStream> MakeStream(const std::string& name);
   // The stream of that name, which somebody else has made; null when there is none.

@@ -82,6 +82,31 @@ TEST_F(ExpertCacheDeviceTest, ACopyWaitsForEveryStreamThatUsesItsSlot) {
   EXPECT_THAT(device_.checker().hazards(), IsEmpty()) << device_.checker().status();
 }
 
+TEST_F(ExpertCacheDeviceTest, ACopyWaitsForAllOfAGroup) {
+  ExpertCache::Options options;
+  options.num_slots = 2;
+  Open(options);
+  for (const uint32_t expert : {0u, 1u}) {
+    ExpertLease lease = Acquire(expert, *first_);
+    Use(lease, *first_);
+  }
+  while (cache_->Read().slots.ready < 2) device_.RunUntilIdle(1);
+  const std::vector<ExpertId> resident = {{.layer = 0, .expert = 0}, {.layer = 0, .expert = 1}};
+  {
+    ExpertLease lease = *cache_->Acquire(resident, *second_);
+    const absl::Span<const ExpertLease::Expert> group = lease.NextGroup(4);
+    ASSERT_EQ(group.size(), 2u);
+    for (const ExpertLease::Expert& expert : group) {
+      second_->Kernel("mlp", {{.data = expert.record, .bytes = kRecord}}, {});
+    }
+  }
+  for (const uint32_t expert : {2u, 3u}) {
+    ExpertLease lease = Acquire(expert, *first_);
+    Use(lease, *first_);
+  }
+  EXPECT_THAT(device_.checker().hazards(), IsEmpty()) << device_.checker().status();
+}
+
 TEST_F(ExpertCacheDeviceTest, MemoryGoesOnlyOnceEveryStreamHasUsedIt) {
   ExpertCache::Options options;
   options.num_slots = 2;

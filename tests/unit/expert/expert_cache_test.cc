@@ -103,6 +103,24 @@ TEST_F(ExpertCacheTest, ResidentExpertsComeFirst) {
   EXPECT_EQ(Use(1, {0, 1, 2}).front(), 2u);
 }
 
+TEST_F(ExpertCacheTest, WhatIsResidentComesAsOneGroup) {
+  Open(4);
+  Use(1, {0, 2});
+  AwaitReady(2);
+  source_.Hold();
+  ExpertLease lease = Acquire(1, {0, 1, 2});
+  const auto next = [&lease] {
+    std::vector<size_t> indices;
+    for (const ExpertLease::Expert& expert : lease.NextGroup(4)) indices.push_back(expert.index);
+    return indices;
+  };
+  EXPECT_THAT(next(), ElementsAre(0, 2));
+  source_.Release();
+  EXPECT_THAT(next(), ElementsAre(1));
+  EXPECT_THAT(next(), ElementsAre());
+  EXPECT_TRUE(cache_->Validate().ok());
+}
+
 TEST_F(ExpertCacheTest, MoreExpertsThanSlotsAreServedInWaves) {
   Open(1);
   EXPECT_THAT(Use(2, {0, 1, 2, 3}), UnorderedElementsAre(0, 1, 2, 3));

@@ -60,6 +60,7 @@ class ScarceBackend final : public Backend {
     if (!stream.ok() || !loses_bits_) return stream;
     return std::make_unique<LossyStream>(*std::move(stream));
   }
+  bool is_host() const override { return true; }
   MemoryInfo memory() const override {
     return {.total_bytes = 1000 * kRecord, .free_bytes = free_records_ * kRecord};
   }
@@ -136,7 +137,7 @@ int CountDamaged(ExpertOffload& offload, uint32_t count) {
     absl::StatusOr<ExpertLease> lease = offload.Acquire(ids, stream);
     EXPECT_TRUE(lease.ok()) << lease.status();
     const std::optional<ExpertLease::Expert> expert = lease->Next();
-    const absl::Status status = offload.Verify(ids.front(), *expert);
+    const absl::Status status = offload.Verify(ids.front(), *expert, stream);
     if (status.ok()) continue;
     ++damaged;
     EXPECT_EQ(status.code(), absl::StatusCode::kInternal);

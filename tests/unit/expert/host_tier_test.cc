@@ -55,6 +55,7 @@ class LimitedBackend final : public Backend {
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const std::string& name) override {
     return host_.CreateStream(name);
   }
+  bool is_host() const override { return true; }
   MemoryInfo memory() const override { return host_.memory(); }
 
   const std::vector<size_t>& sizes() const { return sizes_; }  // of what was allocated

@@ -56,6 +56,7 @@ class PacedBackend final : public Backend {
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream(const std::string&) override {
     return std::make_unique<PacedStream>(bytes_per_second_, clock_);
   }
+  bool is_host() const override { return true; }
   MemoryInfo memory() const override { return cpu_.memory(); }
 
  private:

@@ -34,7 +34,7 @@ ExpertOptions With(ExpertOptions options, Member member, Value value) {
 }
 
 MemoryPlan Plan(const ExpertOptions& options, uint64_t memory = 1024 * kMiB) {
-  const absl::StatusOr<MemoryPlan> plan = PlanMemory(Demand(), options, memory);
+  const absl::StatusOr<MemoryPlan> plan = PlanMemory(Demand(), options, {.host_bytes = memory, .gpu_bytes = {}});
   EXPECT_TRUE(plan.ok()) << plan.status();
   return plan.value_or(MemoryPlan());
 }
@@ -46,8 +46,8 @@ TEST(MemoryPlan, GivesEverySequenceItsWholeContext) {
 TEST(MemoryPlan, GivesKeysAndValuesAtMostAQuarter) {
   MemoryDemand demand = Demand();
   demand.kv_block_bytes = 10 * kMiB;
-  EXPECT_EQ(PlanMemory(demand, ExpertOptions(), 1024 * kMiB)->num_kv_blocks, 25u);
-  const absl::Status status = PlanMemory(demand, ExpertOptions(), 4 * 69 * kMiB).status();
+  EXPECT_EQ(PlanMemory(demand, ExpertOptions(), {.host_bytes = 1024 * kMiB, .gpu_bytes = {}})->num_kv_blocks, 25u);
+  const absl::Status status = PlanMemory(demand, ExpertOptions(), {.host_bytes = 4 * 69 * kMiB, .gpu_bytes = {}}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(status.message(), HasSubstr("100 tokens needs 70.0 MiB"));
 }
@@ -77,7 +77,7 @@ TEST(MemoryPlan, HostMemoryThatIsTooSmallIsACacheOverDisk) {
   const absl::Status status =
       PlanMemory(Demand(),
                  With(ExpertOptions(), &ExpertOptions::host_memory_budget, 7 * kMiB),
-                 1024 * kMiB)
+                 {.host_bytes = 1024 * kMiB, .gpu_bytes = {}})
           .status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(status.message(), HasSubstr("do not hold two of 4.0 MiB"));

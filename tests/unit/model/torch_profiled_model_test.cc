@@ -47,8 +47,8 @@ TEST_F(TorchProfiledModelTest, NamesTheEncodingsThatTheModelCanBeServedIn) {
   options_.experts.codec = "int8";
   const auto runner = Load(MakeTinyQwen3Moe());
   ASSERT_NE(runner, nullptr);
-  EXPECT_EQ(runner->profiled().device(), "cpu");
-  const std::vector<ProfiledModel::Encoding> encodings = runner->profiled().encodings();
+  EXPECT_EQ(runner->profiled()->device(), "cpu");
+  const std::vector<ProfiledModel::Encoding> encodings = runner->profiled()->encodings();
   EXPECT_THAT(encodings,
               ElementsAre(Field(&ProfiledModel::Encoding::codec, "none"),
                           Field(&ProfiledModel::Encoding::codec, "int8"),
@@ -60,8 +60,8 @@ TEST_F(TorchProfiledModelTest, PlansForTheCodecAndTheSequencesAskedFor) {
   options_.experts.gpu_memory_budget = uint64_t{64} << 20;
   const auto runner = Load(MakeTinyQwen3Moe());
   ASSERT_NE(runner, nullptr);
-  const auto few = runner->profiled().PlanRoom("none", 2);
-  const auto many = runner->profiled().PlanRoom("int8", 16);
+  const auto few = runner->profiled()->PlanRoom("none", 2);
+  const auto many = runner->profiled()->PlanRoom("int8", 16);
   ASSERT_TRUE(few.ok()) << few.status();
   ASSERT_TRUE(many.ok()) << many.status();
   EXPECT_EQ(few->slots.num_layers, 3u);
@@ -79,7 +79,7 @@ TEST_F(TorchProfiledModelTest, MeasuresEachCodec) {
     options_.experts.codec = codec;
     const auto runner = Load(MakeTinyQwen3Moe(Dtype::kBfloat16));
     ASSERT_NE(runner, nullptr);
-    const auto profile = runner->experts().MeasureDevice(runner->profiled(), GoOn);
+    const auto profile = runner->experts().MeasureDevice(*runner->profiled(), GoOn);
     ASSERT_TRUE(profile.ok()) << codec << ": " << profile.status();
     EXPECT_EQ(profile->codec, std::string(codec) == "adaptive" ? "none" : codec);
     EXPECT_FALSE(profile->compute.empty());
@@ -106,7 +106,7 @@ TEST_F(TorchProfiledModelTest, LeavesTheLogitsOfARunningModelAsTheyAre) {
   std::atomic<bool> is_done = false;
   absl::StatusOr<DeviceProfile> profile = absl::UnknownError("not measured");
   const Thread profiler("profiler", [&] {
-    profile = runner->experts().MeasureDevice(runner->profiled(), GoOn);
+    profile = runner->experts().MeasureDevice(*runner->profiled(), GoOn);
     is_done = true;
   });
   do {
