@@ -20,6 +20,7 @@ struct CudaRouteArgs {
   uint32_t* expert_ids = nullptr;  // [num_tokens, num_chosen], written: best first; may be the
                                    // host's mapped memory
   float* weights = nullptr;        // [num_tokens, num_chosen], written: of those experts
+  float* probabilities = nullptr;  // [num_tokens, num_experts], written unless null: of all
   uint32_t num_tokens = 0;
   uint32_t width = 0;        // a multiple of 8
   uint32_t num_experts = 0;  // at most 1024
