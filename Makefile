@@ -30,7 +30,7 @@ cuda: build/.setup-cuda ## Build the programs for NVIDIA GPUs, which needs none,
 
 test-gpu: build/.setup-cuda ## The tests that need a GPU (without one each is skipped)
 	cmake --preset cuda $(if $(wildcard build/cuda/CMakeCache.txt),>/dev/null)
-	cmake --build --preset cuda -j $(JOBS) --target gpu_test gpu_kernel_test
+	cmake --build --preset cuda -j $(JOBS) --target gpu_test gpu_kernel_test gpu_model_test
 	ctest --preset cuda -L gpu
 
 demo: build ## Serve models/switch-mini and stream its text over gRPC

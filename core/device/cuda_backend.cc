@@ -14,6 +14,7 @@
 #include "core/base/mutex.h"
 #include "core/base/status_macros.h"
 #include "core/device/cpu_backend.h"
+#include "core/device/cuda_stream.h"
 
 namespace pregate {
 namespace {
@@ -190,6 +191,8 @@ class CudaStream final : public Stream {
     MutexLock lock(mutex_);
     return std::exchange(status_, absl::OkStatus());
   }
+
+  cudaStream_t stream() const { return stream_; }
 
  private:
   void Note(const absl::Status& status) {
@@ -464,6 +467,8 @@ absl::Status CheckDevice(int ordinal) {
 }
 
 }  // namespace
+
+cudaStream_t CudaStreamOf(Stream& stream) { return dynamic_cast<CudaStream&>(stream).stream(); }
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(int ordinal) {
   PREGATE_RETURN_IF_ERROR(CheckDevice(ordinal));

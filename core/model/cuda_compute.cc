@@ -1,0 +1,526 @@
+#include "core/model/cuda_compute.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/check.h"
+#include "core/base/status_macros.h"
+#include "core/device/cuda_stream.h"
+#include "core/kernel/attention_cuda.h"
+#include "core/kernel/expert_mlp_cuda.h"
+#include "core/kernel/norm_rope.h"
+#include "core/kernel/norm_rope_cuda.h"
+#include "core/kernel/router_cuda.h"
+#include "core/model/cuda_memory.h"
+
+namespace pregate {
+namespace {
+
+constexpr uint64_t kDriverBytes = uint64_t{640} << 20;  // of a process on a GPU, its code included
+
+absl::Status CheckShape(const ModelConfig& config) {
+  const auto divides = [](const char* what, uint32_t size) {
+    if (size % 32 == 0) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, ": ", size, "; on a GPU 32 has to divide it: use --device cpu"));
+  };
+  PREGATE_RETURN_IF_ERROR(divides("hidden_size", config.hidden_size));
+  PREGATE_RETURN_IF_ERROR(divides("moe_intermediate_size", config.expert_width));
+  PREGATE_RETURN_IF_ERROR(divides("head_dim", config.head_dim));
+  return absl::OkStatus();
+}
+
+class CudaCompute final : public ModelCompute, private GateLookahead {
+ public:
+  CudaCompute(const ModelConfig& config, const CudaComputeOptions& options, Backend& backend)
+      : config_(config),
+        options_(options),
+        sizes_(SizesOf(config,
+                       options.max_tokens,
+                       options.max_context,
+                       options.max_logits,
+                       options.kv_block_size)),
+        backend_(backend) {}
+  ~CudaCompute() override {
+    // Nothing may run on memory that goes.
+    if (stream_ != nullptr) stream_->Synchronize().IgnoreError();
+  }
+
+  absl::Status Open(const ModelWeights& weights);
+
+  absl::Status Begin(const StepTokens& tokens) override;
+  absl::StatusOr<ChosenExperts> Attend(uint32_t layer) override;
+  Stream& stream() override { return *stream_; }
+  bool computes_groups() const override { return true; }
+  absl::Status BeginExperts(const GroupedRows& rows) override;
+  absl::Status RunExperts(absl::Span<const ReadyExpert> experts) override;
+  absl::Status EndExperts(absl::Span<const uint32_t> missing) override;
+  absl::StatusOr<absl::Span<const float>> Logits(absl::Span<const uint32_t> tokens) override;
+  GateLookahead& gates_ahead() override { return *this; }
+  uint64_t kv_bytes() const override { return kv_.size(); }
+  uint64_t workspace_bytes() const override { return workspace_memory_.size(); }
+
+ private:
+  absl::Status Allocate();
+  absl::Status Upload(const ModelWeights& weights);
+  // Copies a tensor's numbers, whatever its strides.
+  absl::Status UploadTensor(const at::Tensor& tensor, void* to);
+  absl::Status FillRopeTables();
+
+  bool Score(uint32_t distance, absl::Span<float> probabilities) override;
+
+  CudaKvCache KvCacheOf(uint32_t layer) const;
+  // y (+)= matrix · x for all rows, of `out` numbers each.
+  absl::Status Multiply(const uint16_t* matrix,
+                        uint32_t in,
+                        uint32_t out,
+                        const uint16_t* x,
+                        uint32_t num_rows,
+                        ProductOutput output,
+                        float* y);
+  absl::Status Normalize(const float* weight, uint16_t* out);
+  absl::Status RouteBy(const float* gate, uint32_t* expert_ids, float* weights);
+  absl::Status RunAttention(uint32_t layer);
+  // Logits of up to max_logits tokens, to `out` on the host.
+  absl::Status RunHead(absl::Span<const uint32_t> tokens, float* out);
+
+  const ModelConfig& config_;
+  const CudaComputeOptions options_;
+  const Sizes sizes_;
+  Backend& backend_;
+
+  // Memory goes after the stream that works on it.
+  Buffer dense_memory_, workspace_memory_, kv_, staging_memory_, shared_memory_, logits_memory_;
+  std::unique_ptr<Stream> stream_;
+  cudaStream_t cuda_ = nullptr;
+
+  DenseWeights dense_;
+  Workspace work_;
+  TokenArrays staged_;  // on the host
+  TokenArrays tokens_;  // on the device
+  SharedArrays shared_;
+  std::vector<float> many_logits_;  // of more tokens than max_logits
+
+  uint32_t layer_ = 0;
+  uint32_t num_tokens_ = 0;
+  uint32_t max_position_ = 0;  // of the pass
+  uint32_t table_width_ = 0;   // blocks in a row of the pass's block table
+  GroupedRows rows_;
+  uint32_t num_spans_ = 0;  // of the block, given to the device
+};
+
+absl::Status CudaCompute::Open(const ModelWeights& weights) {
+  PREGATE_RETURN_IF_ERROR(CheckShape(config_));
+  PREGATE_ASSIGN_OR_RETURN(stream_, backend_.CreateStream("compute"));
+  cuda_ = CudaStreamOf(*stream_);
+  PREGATE_RETURN_IF_ERROR(Allocate());
+  PREGATE_RETURN_IF_ERROR(Upload(weights));
+  PREGATE_RETURN_IF_ERROR(FillRopeTables());
+  return stream_->Synchronize();
+}
+
+absl::Status CudaCompute::Allocate() {
+  PREGATE_ASSIGN_OR_RETURN(
+      dense_memory_,
+      backend_.Allocate(MemoryKind::kDevice, dense_.LayOut(config_, sizes_, nullptr)));
+  dense_.LayOut(config_, sizes_, dense_memory_.data());
+  PREGATE_ASSIGN_OR_RETURN(
+      workspace_memory_,
+      backend_.Allocate(MemoryKind::kDevice, work_.LayOut(config_, sizes_, nullptr)));
+  work_.LayOut(config_, sizes_, workspace_memory_.data());
+  PREGATE_ASSIGN_OR_RETURN(staging_memory_,
+                           backend_.Allocate(MemoryKind::kPinned, staged_.LayOut(sizes_, nullptr)));
+  staged_.LayOut(sizes_, staging_memory_.data());
+  tokens_.LayOut(sizes_, work_.tokens);
+  PREGATE_ASSIGN_OR_RETURN(
+      shared_memory_,
+      backend_.Allocate(MemoryKind::kPinned, shared_.LayOut(config_, sizes_, nullptr)));
+  shared_.LayOut(config_, sizes_, shared_memory_.data());
+  PREGATE_ASSIGN_OR_RETURN(
+      logits_memory_,
+      backend_.Allocate(MemoryKind::kPinned,
+                        size_t{sizes_.max_logits} * config_.vocab_size * sizeof(float)));
+  const size_t kv_numbers = size_t{2} * config_.num_layers * options_.num_kv_blocks *
+                            config_.num_kv_heads * options_.kv_block_size * config_.head_dim;
+  PREGATE_ASSIGN_OR_RETURN(kv_,
+                           backend_.Allocate(MemoryKind::kDevice, kv_numbers * sizeof(uint16_t)));
+  return absl::OkStatus();
+}
+
+absl::Status CudaCompute::UploadTensor(const at::Tensor& tensor, void* to) {
+  const at::Tensor rows = tensor.contiguous();
+  stream_->CopyAsync(static_cast<std::byte*>(to),
+                     static_cast<const std::byte*>(rows.const_data_ptr()),
+                     rows.nbytes());
+  return stream_->Synchronize();  // `rows` may be a copy
+}
+
+absl::Status CudaCompute::Upload(const ModelWeights& weights) {
+  const size_t hidden = config_.hidden_size;
+  const size_t kv = size_t{config_.num_kv_heads} * config_.head_dim;
+  for (uint32_t i = 0; i < config_.num_layers; ++i) {
+    const LayerWeights& from = weights.layers[i];
+    const DenseLayer& to = dense_.layers[i];
+    PREGATE_RETURN_IF_ERROR(UploadTensor(from.input_norm, to.input_norm));
+    PREGATE_RETURN_IF_ERROR(UploadTensor(from.query.t(), to.qkv));
+    PREGATE_RETURN_IF_ERROR(UploadTensor(from.key.t(), to.qkv + sizes_.query * hidden));
+    PREGATE_RETURN_IF_ERROR(UploadTensor(from.value.t(), to.qkv + (sizes_.query + kv) * hidden));
+    if (from.query_norm.defined()) {
+      PREGATE_RETURN_IF_ERROR(UploadTensor(from.query_norm, to.query_norm));
+      PREGATE_RETURN_IF_ERROR(UploadTensor(from.key_norm, to.key_norm));
+    }
+    PREGATE_RETURN_IF_ERROR(UploadTensor(from.output.t(), to.output));
+    PREGATE_RETURN_IF_ERROR(UploadTensor(from.post_attention_norm, to.post_attention_norm));
+    if (from.gate.defined()) PREGATE_RETURN_IF_ERROR(UploadTensor(from.gate, to.gate));
+    if (from.pregate.defined()) PREGATE_RETURN_IF_ERROR(UploadTensor(from.pregate, to.pregate));
+  }
+  PREGATE_RETURN_IF_ERROR(UploadTensor(weights.embedding, dense_.embedding));
+  PREGATE_RETURN_IF_ERROR(UploadTensor(weights.final_norm, dense_.final_norm));
+  if (dense_.head == dense_.embedding) return absl::OkStatus();
+  const at::Tensor head = weights.head.t();
+  PREGATE_RETURN_IF_ERROR(UploadTensor(head, dense_.head));
+  if (sizes_.vocab == config_.vocab_size) return absl::OkStatus();
+  // Nobody reads the logits of the rows added, but zeros are the same in every run.
+  return UploadTensor(at::zeros({sizes_.vocab - config_.vocab_size, head.size(1)}, head.options()),
+                      dense_.head + config_.vocab_size * hidden);
+}
+
+absl::Status CudaCompute::FillRopeTables() {
+  const size_t count = size_t{options_.max_context} * (config_.head_dim / 2);
+  std::vector<float> cosines(count);
+  std::vector<float> sines(count);
+  FillRopeTable(
+      options_.max_context, config_.head_dim, config_.rope_theta, cosines.data(), sines.data());
+  const auto copy = [&](const std::vector<float>& from, float* to) {
+    stream_->CopyAsync(reinterpret_cast<std::byte*>(to),
+                       reinterpret_cast<const std::byte*>(from.data()),
+                       count * sizeof(float));
+  };
+  copy(cosines, work_.cosines);
+  copy(sines, work_.sines);
+  return stream_->Synchronize();
+}
+
+absl::Status CudaCompute::Begin(const StepTokens& tokens) {
+  // What is staged may still be on its way, if the last pass failed.
+  PREGATE_RETURN_IF_ERROR(stream_->Synchronize());
+  num_tokens_ = static_cast<uint32_t>(tokens.ids.size());
+  max_position_ = *std::max_element(tokens.positions.begin(), tokens.positions.end());
+  table_width_ = max_position_ / options_.kv_block_size + 1;
+  std::copy(tokens.ids.begin(), tokens.ids.end(), staged_.ids);
+  std::copy(tokens.positions.begin(), tokens.positions.end(), staged_.positions);
+  uint32_t num_sequences = 0;
+  for (uint32_t i = 0; i < num_tokens_; ++i) {
+    const TokenPlace& place = tokens.places[i];
+    const bool is_first = i == 0 || tokens.places[i - 1].blocks != place.blocks;
+    if (is_first) ++num_sequences;
+    staged_.sequences[i] = num_sequences - 1;
+    // A sequence's last token here needs the most blocks.
+    if (i + 1 < num_tokens_ && tokens.places[i + 1].blocks == place.blocks) continue;
+    std::copy_n(place.blocks,
+                place.position / options_.kv_block_size + 1,
+                staged_.block_table + size_t{num_sequences - 1} * table_width_);
+  }
+  const auto* const end = reinterpret_cast<const std::byte*>(staged_.block_table +
+                                                             size_t{num_sequences} * table_width_);
+  stream_->CopyAsync(work_.tokens, staging_memory_.data(), end - staging_memory_.data());
+  return Embed({.table = dense_.embedding,
+                .ids = tokens_.ids,
+                .out = work_.residual,
+                .num_rows = num_tokens_,
+                .width = config_.hidden_size},
+               cuda_);
+}
+
+CudaKvCache CudaCompute::KvCacheOf(uint32_t layer) const {
+  const size_t numbers = size_t{options_.num_kv_blocks} * config_.num_kv_heads *
+                         options_.kv_block_size * config_.head_dim;
+  auto* const keys = reinterpret_cast<uint16_t*>(kv_.data()) + 2 * layer * numbers;
+  return {.keys = keys,
+          .values = keys + numbers,
+          .block_table = tokens_.block_table,
+          .max_blocks = table_width_,
+          .block_size = options_.kv_block_size,
+          .num_kv_heads = config_.num_kv_heads,
+          .head_dim = config_.head_dim};
+}
+
+absl::Status CudaCompute::Multiply(const uint16_t* matrix,
+                                   uint32_t in,
+                                   uint32_t out,
+                                   const uint16_t* x,
+                                   uint32_t num_rows,
+                                   ProductOutput output,
+                                   float* y) {
+  const EncodedMatrix shape = {.out = out, .in = in, .row_bytes = in * sizeof(uint16_t)};
+  return EncodedProduct({.codec = Codec::kNone,
+                         .matrix = &shape,
+                         .output = output,
+                         .span = {.record = reinterpret_cast<const std::byte*>(matrix),
+                                  .first = 0,
+                                  .count = num_rows},
+                         .x = x,
+                         .out = y,
+                         .max_rows = num_rows},
+                        cuda_);
+}
+
+absl::Status CudaCompute::Normalize(const float* weight, uint16_t* out) {
+  return RmsNorm({.x = work_.residual,
+                  .weight = weight,
+                  .out = out,
+                  .num_rows = num_tokens_,
+                  .width = config_.hidden_size,
+                  .epsilon = config_.rms_norm_eps},
+                 cuda_);
+}
+
+absl::Status CudaCompute::RouteBy(const float* gate, uint32_t* expert_ids, float* weights) {
+  return Route({.x = work_.normalized,
+                .gate = gate,
+                .expert_ids = expert_ids,
+                .weights = weights,
+                .num_tokens = num_tokens_,
+                .width = config_.hidden_size,
+                .num_experts = config_.num_experts,
+                .num_chosen = config_.num_experts_per_token,
+                .renormalize = config_.renormalize_weights},
+               cuda_);
+}
+
+absl::Status CudaCompute::RunAttention(uint32_t layer) {
+  const DenseLayer& weights = dense_.layers[layer];
+  PREGATE_RETURN_IF_ERROR(Normalize(weights.input_norm, work_.normalized));
+  PREGATE_RETURN_IF_ERROR(Multiply(weights.qkv,
+                                   config_.hidden_size,
+                                   sizes_.qkv,
+                                   work_.normalized,
+                                   num_tokens_,
+                                   ProductOutput::kFloat,
+                                   work_.qkv));
+  PREGATE_RETURN_IF_ERROR(PrepareQkv({.qkv = work_.qkv,
+                                      .query_norm = weights.query_norm,
+                                      .key_norm = weights.key_norm,
+                                      .cosines = work_.cosines,
+                                      .sines = work_.sines,
+                                      .positions = tokens_.positions,
+                                      .sequences = tokens_.sequences,
+                                      .num_tokens = num_tokens_,
+                                      .num_heads = config_.num_heads,
+                                      .epsilon = config_.rms_norm_eps,
+                                      .cache = KvCacheOf(layer)},
+                                     cuda_));
+  for (uint32_t first = 0; first < num_tokens_; first += kAttentionTokens) {
+    PREGATE_RETURN_IF_ERROR(
+        Attention({.queries = work_.qkv + size_t{first} * sizes_.qkv,
+                   .positions = tokens_.positions + first,
+                   .sequences = tokens_.sequences + first,
+                   .scratch = work_.attention_scratch,
+                   .out = work_.attended + size_t{first} * sizes_.query,
+                   .num_tokens = std::min(num_tokens_ - first, kAttentionTokens),
+                   .query_stride = sizes_.qkv,
+                   .num_heads = config_.num_heads,
+                   .max_position = max_position_,
+                   .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
+                   .cache = KvCacheOf(layer)},
+                  cuda_));
+  }
+  return Multiply(weights.output,
+                  sizes_.query,
+                  config_.hidden_size,
+                  work_.attended,
+                  num_tokens_,
+                  ProductOutput::kAdded,
+                  work_.residual);
+}
+
+absl::StatusOr<ChosenExperts> CudaCompute::Attend(uint32_t layer) {
+  const DenseLayer& weights = dense_.layers[layer];
+  layer_ = layer;
+  PREGATE_RETURN_IF_ERROR(RunAttention(layer));
+  PREGATE_RETURN_IF_ERROR(Normalize(weights.post_attention_norm, work_.normalized));
+  if (weights.gate != nullptr) {
+    PREGATE_RETURN_IF_ERROR(RouteBy(weights.gate, shared_.expert_ids, work_.weights));
+  } else {
+    std::swap(shared_.expert_ids, shared_.next_expert_ids);
+    std::swap(work_.weights, work_.next_weights);
+  }
+  const size_t num_places = size_t{num_tokens_} * config_.num_experts_per_token;
+  ChosenExperts chosen;
+  if (weights.pregate != nullptr) {
+    PREGATE_RETURN_IF_ERROR(RouteBy(weights.pregate, shared_.next_expert_ids, work_.next_weights));
+    chosen.next = absl::MakeSpan(shared_.next_expert_ids, num_places);
+  }
+  // The one time a block that the host waits for the device; also, nobody reads the places and
+  // spans of the block before any more.
+  PREGATE_RETURN_IF_ERROR(stream_->Synchronize());
+  chosen.own = absl::MakeSpan(shared_.expert_ids, num_places);
+  return chosen;
+}
+
+absl::Status CudaCompute::BeginExperts(const GroupedRows& rows) {
+  rows_ = rows;
+  num_spans_ = 0;
+  std::copy(rows.places.begin(), rows.places.end(), shared_.places);
+  return absl::OkStatus();
+}
+
+absl::Status CudaCompute::RunExperts(absl::Span<const ReadyExpert> experts) {
+  for (uint32_t encoding = 0; encoding < options_.layouts.size(); ++encoding) {
+    ExpertSpan* const spans = shared_.spans + num_spans_;
+    uint32_t count = 0;
+    uint32_t max_rows = 0;
+    for (const ReadyExpert& ready : experts) {
+      if (ready.encoding != encoding) continue;
+      const uint32_t first = rows_.first[ready.expert];
+      const uint32_t num_rows = rows_.first[ready.expert + 1] - first;
+      spans[count++] = {.record = ready.record, .first = first, .count = num_rows};
+      max_rows = std::max(max_rows, num_rows);
+    }
+    num_spans_ += count;
+    PREGATE_RETURN_IF_ERROR(ExpertMlp({.layout = &options_.layouts[encoding],
+                                       .activation = config_.family->activation,
+                                       .experts = spans,
+                                       .places = shared_.places,
+                                       .x = work_.normalized,
+                                       .inner = work_.inner,
+                                       .out = work_.expert_out,
+                                       .num_experts = count,
+                                       .num_chosen = config_.num_experts_per_token,
+                                       .max_rows = max_rows},
+                                      cuda_));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaCompute::EndExperts(absl::Span<const uint32_t> missing) {
+  // Rows that nobody computed must not hold what an earlier step left.
+  for (const uint32_t expert : missing) {
+    for (uint32_t row = rows_.first[expert]; row < rows_.first[expert + 1]; ++row) {
+      float* const out = work_.expert_out + size_t{rows_.places[row]} * config_.hidden_size;
+      const cudaError_t error = cudaMemsetAsync(out, 0, config_.hidden_size * sizeof(float), cuda_);
+      if (error != cudaSuccess) {
+        return absl::InternalError(absl::StrCat("cudaMemsetAsync: ", cudaGetErrorString(error)));
+      }
+    }
+  }
+  return Combine({.expert_out = work_.expert_out,
+                  .weights = work_.weights,
+                  .sum = work_.residual,
+                  .num_tokens = num_tokens_,
+                  .num_chosen = config_.num_experts_per_token,
+                  .width = config_.hidden_size},
+                 cuda_);
+}
+
+bool CudaCompute::Score(uint32_t distance, absl::Span<float> probabilities) {
+  const size_t target = size_t{layer_} + distance;
+  if (distance == 0 || target >= dense_.layers.size()) return false;
+  // A pre-gate reads what its own block's experts read.
+  const bool has_gate = dense_.layers[target].gate != nullptr;
+  const DenseLayer& reader = dense_.layers[has_gate ? target : target - 1];
+  const float* const gate = has_gate ? reader.gate : reader.pregate;
+  if (gate == nullptr) return false;
+  PREGATE_CHECK(probabilities.size() == size_t{num_tokens_} * config_.num_experts);
+  absl::Status status = Normalize(reader.post_attention_norm, work_.ahead);
+  status.Update(Route({.x = work_.ahead,
+                       .gate = gate,
+                       .expert_ids = shared_.first_choice,
+                       .weights = work_.ahead_weights,
+                       .probabilities = shared_.probabilities,
+                       .num_tokens = num_tokens_,
+                       .width = config_.hidden_size,
+                       .num_experts = config_.num_experts,
+                       .num_chosen = 1},
+                      cuda_));
+  status.Update(stream_->Synchronize());
+  if (!status.ok()) return false;  // CUDA tells the next that asks
+  std::copy_n(shared_.probabilities, probabilities.size(), probabilities.begin());
+  return true;
+}
+
+absl::Status CudaCompute::RunHead(absl::Span<const uint32_t> tokens, float* out) {
+  const auto count = static_cast<uint32_t>(tokens.size());
+  std::copy(tokens.begin(), tokens.end(), staged_.logit_rows);
+  stream_->CopyAsync(reinterpret_cast<std::byte*>(tokens_.logit_rows),
+                     reinterpret_cast<const std::byte*>(staged_.logit_rows),
+                     count * sizeof(uint32_t));
+  PREGATE_RETURN_IF_ERROR(RmsNorm({.x = work_.residual,
+                                   .rows = tokens_.logit_rows,
+                                   .weight = dense_.final_norm,
+                                   .out = work_.normalized,
+                                   .num_rows = count,
+                                   .width = config_.hidden_size,
+                                   .epsilon = config_.rms_norm_eps},
+                                  cuda_));
+  PREGATE_RETURN_IF_ERROR(Multiply(dense_.head,
+                                   config_.hidden_size,
+                                   sizes_.vocab,
+                                   work_.normalized,
+                                   count,
+                                   ProductOutput::kFloat,
+                                   work_.logits));
+  const size_t row_bytes = config_.vocab_size * sizeof(float);
+  if (sizes_.vocab == config_.vocab_size) {
+    stream_->CopyAsync(reinterpret_cast<std::byte*>(out),
+                       reinterpret_cast<const std::byte*>(work_.logits),
+                       count * row_bytes);
+  } else {
+    for (size_t row = 0; row < count; ++row) {
+      stream_->CopyAsync(reinterpret_cast<std::byte*>(out + row * config_.vocab_size),
+                         reinterpret_cast<const std::byte*>(work_.logits + row * sizes_.vocab),
+                         row_bytes);
+    }
+  }
+  return stream_->Synchronize();
+}
+
+absl::StatusOr<absl::Span<const float>> CudaCompute::Logits(absl::Span<const uint32_t> tokens) {
+  if (tokens.empty()) {
+    PREGATE_RETURN_IF_ERROR(stream_->Synchronize());
+    return absl::Span<const float>();
+  }
+  const size_t count = tokens.size();
+  auto* out = reinterpret_cast<float*>(logits_memory_.data());
+  if (count > sizes_.max_logits) {
+    many_logits_.resize(count * config_.vocab_size);
+    out = many_logits_.data();
+  }
+  float* next = out;
+  while (!tokens.empty()) {
+    const absl::Span<const uint32_t> some =
+        tokens.first(std::min<size_t>(tokens.size(), sizes_.max_logits));
+    PREGATE_RETURN_IF_ERROR(RunHead(some, next));
+    next += some.size() * config_.vocab_size;
+    tokens.remove_prefix(some.size());
+  }
+  return absl::MakeConstSpan(out, count * config_.vocab_size);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ModelCompute>> CreateCudaCompute(const ModelConfig& config,
+                                                                const ModelWeights& weights,
+                                                                const CudaComputeOptions& options,
+                                                                Backend& backend) {
+  auto compute = std::make_unique<CudaCompute>(config, options, backend);
+  PREGATE_RETURN_IF_ERROR(compute->Open(weights));
+  return compute;
+}
+
+void DemandOnGpu(const ModelConfig& config, const EngineOptions& options, MemoryDemand& demand) {
+  const Sizes sizes = SizesOf(config,
+                              options.max_batch_tokens,
+                              demand.max_context,
+                              options.max_running,
+                              options.kv_block_size);
+  demand.dense_bytes = DenseWeights().LayOut(config, sizes, nullptr);
+  demand.workspace_bytes = Workspace().LayOut(config, sizes, nullptr);
+  demand.context_bytes = kDriverBytes;
+}
+
+}  // namespace pregate
