@@ -424,6 +424,9 @@ void ExpertOffload::Parts::VisitLayers(StatsVisitor& visitor) const {
   lookups("expert_layer_hits_total",
           "Look-ups of a layer that found the expert ready (--layer-metrics).",
           Lookup::kHit);
+  lookups("expert_layer_late_hits_total",
+          "Look-ups of a layer that found the expert on its way (--layer-metrics).",
+          Lookup::kLateHit);
   lookups("expert_layer_misses_total",
           "Look-ups of a layer that found no expert (--layer-metrics).",
           Lookup::kMiss);

@@ -246,12 +246,14 @@ void ExpertCache::Slots::VisitLoads(StatsVisitor& visitor) const {
   constexpr const char* kReasons[] = {"demand", "prefetch"};
   std::array<std::array<uint64_t, 2>, 2> loaded_bytes;
   double rate;
-  double busy;
+  double busy_seconds;
+  double seconds;
   {
     MutexLock lock(mutex_);
     loaded_bytes = loaded_bytes_;
     rate = link_rate_;
-    busy = link_seconds_ / std::max(1e-9, ToSeconds(clock_.Now() - opened_));
+    busy_seconds = link_seconds_;
+    seconds = std::max(1e-9, ToSeconds(clock_.Now() - opened_));
   }
   for (size_t source = 0; source < 2; ++source) {
     for (size_t reason = 0; reason < 2; ++reason) {
@@ -263,7 +265,7 @@ void ExpertCache::Slots::VisitLoads(StatsVisitor& visitor) const {
   }
   for (size_t source = 0; source < 2; ++source) {
     visitor.OnHistogram("expert_load_seconds",
-                        "Time from asking for an expert to its being ready.",
+                        "From asking for an expert to its being ready.",
                         {{"source", kSources[source]}},
                         load_histogram_[source].Read());
   }
@@ -271,7 +273,14 @@ void ExpertCache::Slots::VisitLoads(StatsVisitor& visitor) const {
                   "Measured on the latest copies of experts; 0 before the first.",
                   {},
                   rate);
-  visitor.OnGauge("link_busy_ratio", "Share of the time that experts were being copied.", {}, busy);
+  visitor.OnCounter("link_busy_seconds_total",
+                    "Time that experts were being copied; its rate is the link's use.",
+                    {},
+                    busy_seconds);
+  visitor.OnGauge("link_busy_ratio",
+                  "Share of the time since the start that experts were being copied, 0 to 1.",
+                  {},
+                  busy_seconds / seconds);
 }
 
 }  // namespace pregate

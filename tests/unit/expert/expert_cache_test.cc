@@ -393,6 +393,7 @@ TEST_F(ExpertCacheTest, ShowsEverySeriesFromTheStart) {
                              "expert_cache_misses_total",
                              "expert_cache_evictions_total",
                              "expert_stall_seconds_total",
+                             "link_busy_seconds_total",
                              "expert_prefetch_bytes_total{result=\"useful\"}",
                              "expert_prefetch_bytes_total{result=\"late\"}",
                              "expert_prefetch_bytes_total{result=\"wasted\"}",
@@ -402,6 +403,21 @@ TEST_F(ExpertCacheTest, ShowsEverySeriesFromTheStart) {
     EXPECT_EQ(stats.value(series), 0) << series;
   }
   EXPECT_EQ(stats.value("expert_cache_slots{state=\"free\"}"), 2);
+}
+
+TEST_F(ExpertCacheTest, TellsHowLongTheLinkWasBusy) {
+  Open(2);
+  Use(0, {0, 1});
+  AwaitReady(2);
+  RecordedStats stats;
+  cache_->VisitStats(stats);
+  const double busy = stats.value("link_busy_seconds_total");
+  EXPECT_GT(busy, 0);
+  EXPECT_GE(stats.sum("expert_load_seconds{source=\"host\"}"), busy);  // waiting is in that
+  Use(0, {0, 1});
+  RecordedStats later;
+  cache_->VisitStats(later);
+  EXPECT_EQ(later.value("link_busy_seconds_total"), busy);
 }
 
 }  // namespace

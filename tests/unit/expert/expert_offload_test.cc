@@ -167,6 +167,7 @@ TEST_F(ExpertOffloadTest, ShowsItsLayersWhereThatIsAskedFor) {
   RecordedStats stats;
   offload_->VisitStats(stats);
   EXPECT_EQ(stats.value("expert_layer_hits_total{layer=\"3\"}"), 2);
+  EXPECT_EQ(stats.value("expert_layer_late_hits_total{layer=\"3\"}"), 0);
   EXPECT_EQ(stats.value("expert_layer_misses_total{layer=\"3\"}"), 2);
   EXPECT_EQ(stats.value("expert_layer_misses_total{layer=\"0\"}"), 0);
   EXPECT_EQ(stats.value("speculation_enabled{layer=\"7\"}"), 0);
