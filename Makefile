@@ -5,7 +5,7 @@ export CCACHE_NOHASHDIR = 1
 export CTEST_PARALLEL_LEVEL ?= $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build cuda demo test test-gpu check asan tsan fuzz matrix bench format clean
+.PHONY: help setup build cuda demo test test-gpu check asan tsan fuzz matrix bench format docs clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench: build ## Tokens per second beside their bound, for both models and a rand
 
 format: ## Rewrite the C++ files in the project's format
 	git ls-files '*.h' '*.cc' | xargs clang-format-14 -i
+
+docs: build ## Write the tables of docs/metrics.md anew, from what pregated exports
+	tools/monitoring/metrics_table.py build/release/bin
 
 clean: ## Remove what was built
 	rm -rf build

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the shell examples of the documents as they stand: examples.py BIN_FOLDER
 
-Every ```sh block of README.md (but those that clone and build), docs/client.md, api.md, codecs.md, expert-offload.md, from-the-prototype.md, model-tool.md and security.md is run by bash
+Every ```sh block of README.md (but those that clone and build), docs/client.md, api.md, codecs.md, expert-offload.md, from-the-prototype.md, metrics.md, model-tool.md and security.md is run by bash
 against a server on the default ports, started here (the README's and security.md's blocks start their own). A command that fails fails its block.
 """
 
@@ -52,7 +52,7 @@ def main():
         (folder / "build" / "release").mkdir(parents=True)
         (folder / "build" / "release" / "bin").symlink_to(binaries)
         (folder / "prompt.txt").write_text("The Linux kernel is\n")
-        for document in ("README.md", "docs/client.md", "docs/api.md", "docs/codecs.md", "docs/expert-offload.md", "docs/from-the-prototype.md", "docs/model-tool.md", "docs/security.md"):
+        for document in ("README.md", "docs/client.md", "docs/api.md", "docs/codecs.md", "docs/expert-offload.md", "docs/from-the-prototype.md", "docs/metrics.md", "docs/model-tool.md", "docs/security.md"):
             server = None
             if document not in START_THEIR_OWN:
                 server = subprocess.Popen([binaries / "pregated", "--model", ROOT / "models" / "switch-mini"], env=env, stderr=subprocess.DEVNULL)
