@@ -17,6 +17,11 @@
 
 namespace pregate {
 
+inline constexpr uint32_t kMaxCudaHeadDim = 256;
+
+// INVALID_ARGUMENT: heads of so many numbers are not done here.
+absl::Status CheckHeadDim(uint32_t head_dim);
+
 // One layer's keys and values in device memory, bfloat16: two arrays [num_blocks, num_kv_heads,
 // block_size, head_dim].
 struct CudaKvCache {
@@ -26,7 +31,7 @@ struct CudaKvCache {
   uint32_t max_blocks = 0;
   uint32_t block_size = 0;
   uint32_t num_kv_heads = 0;
-  uint32_t head_dim = 0;  // a multiple of 32, at most 256
+  uint32_t head_dim = 0;  // a multiple of 32, at most kMaxCudaHeadDim
 };
 
 struct CudaAttentionArgs {

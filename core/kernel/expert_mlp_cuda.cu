@@ -1,14 +1,10 @@
 // An expert's network is two products, the second of what the first left, and a sum of rows.
 #include "absl/strings/str_cat.h"
+#include "core/kernel/cuda_status.h"
 #include "core/kernel/expert_mlp_cuda.h"
 
 namespace pregate {
 namespace {
-
-absl::Status StatusOf(cudaError_t error, absl::string_view what) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat(what, ": ", cudaGetErrorString(error)));
-}
 
 __global__ void CombineRows(const __grid_constant__ CudaCombineArgs args) {
   const int64_t vectors = args.width / 4;
@@ -78,7 +74,7 @@ absl::Status Combine(const CudaCombineArgs& args, cudaStream_t stream) {
   constexpr int64_t kCombineThreads = 256;
   const auto blocks = static_cast<uint32_t>((vectors + kCombineThreads - 1) / kCombineThreads);
   CombineRows<<<blocks, kCombineThreads, 0, stream>>>(args);
-  return StatusOf(cudaGetLastError(), "launch of the sum of experts");
+  return CudaStatus(cudaGetLastError(), "launch of the sum of experts");
 }
 
 }  // namespace pregate

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/kernel/codec_format.h"
+#include "core/kernel/cuda_status.h"
 #include "core/kernel/decoder_cuda.h"
 #include "core/kernel/mma_cuda.h"
 #include "core/kernel/product_cuda.h"
@@ -418,11 +419,6 @@ Weights WeightsOf(const EncodedMatrix& matrix) {
           .in = matrix.in};
 }
 
-absl::Status StatusOf(cudaError_t error, absl::string_view what) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat(what, ": ", cudaGetErrorString(error)));
-}
-
 struct Launch {
   uint32_t num_spans = 0;
   uint32_t max_rows = 0;
@@ -452,8 +448,8 @@ absl::Status LaunchTiles(const ProductArgs& args, const Launch& launch) {
   const cudaError_t error = cudaFuncSetAttribute(kernel,
                                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                  static_cast<int>(config.dynamicSmemBytes));
-  if (error != cudaSuccess) return StatusOf(error, "shared memory of a product");
-  return StatusOf(cudaLaunchKernelEx(&config, kernel, args), "launch of a product");
+  if (error != cudaSuccess) return CudaStatus(error, "shared memory of a product");
+  return CudaStatus(cudaLaunchKernelEx(&config, kernel, args), "launch of a product");
 }
 
 // Whether blocks of kTiles channel tiles divide the outputs, are as many as multiprocessors, and
@@ -505,7 +501,7 @@ absl::Status AskDevice(Launch& launch) {
   launch.starts_early = launch.starts_early && major >= 9;
   launch.shared_bytes = static_cast<size_t>(shared_bytes);
   launch.multiprocessors = static_cast<uint32_t>(multiprocessors);
-  return StatusOf(error, "the device of a product");
+  return CudaStatus(error, "the device of a product");
 }
 
 template <typename Decoder>

@@ -1,4 +1,4 @@
-// The gate's product and the choice of experts, on a GPU, in one launch.
+// The gate's product and the choice of experts, on a GPU.
 //
 // Exactness: a token's logits are sums in one order, a function of the gate's width alone. Of equal
 // logits the lower id goes first, as on the CPU (router.h). Thread-safe; nothing is kept between
@@ -17,6 +17,7 @@ namespace pregate {
 struct CudaRouteArgs {
   const uint16_t* x = nullptr;     // [num_tokens, width]
   const float* gate = nullptr;     // [num_experts, width]
+  float* logits = nullptr;         // [num_tokens, num_experts], written
   uint32_t* expert_ids = nullptr;  // [num_tokens, num_chosen], written: best first; may be the
                                    // host's mapped memory
   float* weights = nullptr;        // [num_tokens, num_chosen], written: of those experts

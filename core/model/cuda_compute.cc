@@ -282,6 +282,7 @@ absl::Status CudaCompute::Normalize(const float* weight, uint16_t* out) {
 absl::Status CudaCompute::RouteBy(const float* gate, uint32_t* expert_ids, float* weights) {
   return Route({.x = work_.normalized,
                 .gate = gate,
+                .logits = work_.gate_logits,
                 .expert_ids = expert_ids,
                 .weights = weights,
                 .num_tokens = num_tokens_,
@@ -429,6 +430,7 @@ bool CudaCompute::Score(uint32_t distance, absl::Span<float> probabilities) {
   absl::Status status = Normalize(reader.post_attention_norm, work_.ahead);
   status.Update(Route({.x = work_.ahead,
                        .gate = gate,
+                       .logits = work_.gate_logits,
                        .expert_ids = shared_.first_choice,
                        .weights = work_.ahead_weights,
                        .probabilities = shared_.probabilities,

@@ -160,6 +160,7 @@ struct Workspace {
   float* expert_out = nullptr;     // [max_tokens, experts_per_token, hidden]
   float* weights = nullptr;        // [max_tokens, experts_per_token]
   float* next_weights = nullptr;   // the same
+  float* gate_logits = nullptr;    // [max_tokens, num_experts]
   float* ahead_weights = nullptr;  // [max_tokens]
   float* logits = nullptr;         // [max_logits, vocab]
   std::byte* tokens = nullptr;     // TokenArrays
@@ -185,6 +186,7 @@ struct Workspace {
     arrays.Take(expert_out, rows * config.hidden_size);
     arrays.Take(weights, rows);
     arrays.Take(next_weights, rows);
+    arrays.Take(gate_logits, num_tokens * config.num_experts);
     arrays.Take(ahead_weights, num_tokens);
     arrays.Take(logits, size_t{sizes.max_logits} * sizes.vocab);
     arrays.Take(tokens, TokenArrays().LayOut(sizes, nullptr));
