@@ -1,5 +1,5 @@
 # Finds LibTorch in the PyPI wheel (TorchConfig.cmake of a CUDA wheel fails where CUDA is absent) and defines
-#   LibTorch::torch   headers and libraries: the CPU's, with PREGATE_CUDA also CUDA's
+#   LibTorch::torch   headers and libraries, the CPU's: what runs on a GPU here is not LibTorch's
 # Looked for in PREGATE_LIBTORCH (a folder holding include/ and lib/), else where deploy/install-deps.sh puts it.
 # The include folder carries Protobuf 3.13 headers: link this target to core/model alone.
 
@@ -22,11 +22,4 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::torch)
   target_include_directories(LibTorch::torch SYSTEM INTERFACE ${LibTorch_INCLUDE_DIR})
   target_link_libraries(LibTorch::torch INTERFACE ${LibTorch_CPU_LIBRARY} ${LibTorch_C10_LIBRARY})
   target_link_options(LibTorch::torch INTERFACE ${_rpath} ${_rpath_link} -Wl,--allow-shlib-undefined)
-  if(PREGATE_CUDA)
-    find_library(LibTorch_CUDA_LIBRARY torch_cuda PATHS ${PREGATE_LIBTORCH}/lib NO_DEFAULT_PATH REQUIRED)
-    find_library(LibTorch_C10_CUDA_LIBRARY c10_cuda PATHS ${PREGATE_LIBTORCH}/lib NO_DEFAULT_PATH REQUIRED)
-    # Nothing names a symbol of libtorch_cuda: without this the linker would leave it out, and CUDA would not register itself.
-    target_link_libraries(LibTorch::torch INTERFACE
-      -Wl,--no-as-needed ${LibTorch_CUDA_LIBRARY} ${LibTorch_C10_CUDA_LIBRARY} -Wl,--as-needed)
-  endif()
 endif()
