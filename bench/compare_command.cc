@@ -153,6 +153,7 @@ Subcommand AddCompare(CLI::App& program) {
   AddEngineFlags(*app,
                  options.work.engine,
                  {"model",
+                  "device",
                   "dtype",
                   "threads",
                   "expert-codec",

@@ -179,6 +179,7 @@ Subcommand AddSweep(CLI::App& program) {
   AddEngineFlags(*app,
                  options.work.engine,
                  {"model",
+                  "device",
                   "dtype",
                   "threads",
                   "eviction",
