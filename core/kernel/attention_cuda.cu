@@ -13,7 +13,7 @@
 namespace pregate {
 namespace {
 
-constexpr uint32_t kPart = 256;
+constexpr uint32_t kPart = kAttentionPart;
 constexpr uint32_t kThreads = kPart;
 
 uint32_t PartsUpTo(uint32_t max_position) { return max_position / kPart + 1; }

@@ -18,6 +18,8 @@
 namespace pregate {
 
 inline constexpr uint32_t kMaxCudaHeadDim = 256;
+// The positions of a part of the context: launches up to the last position of a part are alike.
+inline constexpr uint32_t kAttentionPart = 256;
 
 // INVALID_ARGUMENT: heads of so many numbers are not done here.
 absl::Status CheckHeadDim(uint32_t head_dim);

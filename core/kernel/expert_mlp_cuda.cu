@@ -46,6 +46,7 @@ absl::Status ExpertMlp(const CudaExpertMlpArgs& args, cudaStream_t stream) {
                              .output = ProductOutput::kActivated,
                              .activation = args.activation,
                              .spans = args.experts,
+                             .host_reads_spans = args.host_reads_experts,
                              .places = args.places,
                              .x = args.x,
                              .out = args.inner,

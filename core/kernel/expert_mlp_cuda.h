@@ -24,6 +24,7 @@ struct CudaExpertMlpArgs {
   const RecordLayout* layout = nullptr;  // read during the call alone
   Activation activation = Activation::kRelu;
   const ExpertSpan* experts = nullptr;  // [num_experts]
+  bool host_reads_experts = false;      // and places: as CudaProductArgs::host_reads_spans
   const uint32_t* places = nullptr;     // each at most once
   const uint16_t* x = nullptr;          // [num_tokens, hidden]
   uint16_t* inner = nullptr;            // [num_tokens · num_chosen, width]: scratch, a row a place

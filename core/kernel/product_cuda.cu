@@ -8,6 +8,7 @@
 // many channels and rows a block has is free.
 #include <algorithm>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "core/kernel/codec_format.h"
 #include "core/kernel/cuda_status.h"
@@ -41,6 +42,9 @@ struct Weights {
   uint32_t in;
 };
 
+constexpr uint32_t kFewSpans = 16;
+constexpr uint32_t kFewPlaces = 64;
+
 struct ProductArgs {
   Weights matrices[2];  // the gate and the matrix, or the matrix
   const ExpertSpan* spans;
@@ -53,7 +57,16 @@ struct ProductArgs {
   Activation activation;
   bool adds;
 
+  bool has_few;  // spans and places, here
+  ExpertSpan few_spans[kFewSpans];
+  uint32_t few_places[kFewPlaces];
+
+  __device__ ExpertSpan Span(uint32_t index) const {
+    if (has_few) return few_spans[index];
+    return spans == nullptr ? span : spans[index];
+  }
   __device__ uint64_t Place(const ExpertSpan& own, uint32_t row) const {
+    if (has_few) return few_places[own.first + row];
     return places == nullptr ? own.first + row : places[own.first + row];
   }
 };
@@ -350,7 +363,7 @@ __global__ void __launch_bounds__(kThreads) Product(const __grid_constant__ Prod
   using M = Memory<Decoder, kStreams, kRowTiles>;
   extern __shared__ __align__(16) std::byte shared[];
   if constexpr (kPhase != Phase::kDown) LetNextGridStart();
-  const ExpertSpan span = args.spans == nullptr ? args.span : args.spans[blockIdx.z];
+  const ExpertSpan span = args.Span(blockIdx.z);
   const uint32_t first_row = blockIdx.x * kRowTiles * kTileRows;
   if (first_row >= span.count) return;
   const uint32_t first_channel = blockIdx.y * kTileChannels * kTiles;
@@ -419,13 +432,18 @@ Weights WeightsOf(const EncodedMatrix& matrix) {
           .in = matrix.in};
 }
 
+struct Device {
+  uint32_t multiprocessors = 0;
+  size_t shared_bytes = 0;       // that a block may have
+  bool can_start_early = false;  // since compute capability 9.0
+};
+
 struct Launch {
   uint32_t num_spans = 0;
   uint32_t max_rows = 0;
   cudaStream_t stream = nullptr;
-  uint32_t multiprocessors = 0;
-  size_t shared_bytes = 0;    // that a block may have
-  bool starts_early = false;  // while the launch before it runs: since compute capability 9.0
+  bool starts_early = false;  // while the launch before it runs
+  Device device;
 };
 
 template <typename Decoder, Phase kPhase, int kTiles, int kRowTiles>
@@ -445,9 +463,11 @@ absl::Status LaunchTiles(const ProductArgs& args, const Launch& launch) {
   early.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &early;
   config.numAttrs = launch.starts_early ? 1 : 0;
-  const cudaError_t error = cudaFuncSetAttribute(kernel,
-                                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                 static_cast<int>(config.dynamicSmemBytes));
+  // The most that any launch may have, once: the call costs as much as a launch.
+  static const cudaError_t error =
+      cudaFuncSetAttribute(kernel,
+                           cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           static_cast<int>(launch.device.shared_bytes));
   if (error != cudaSuccess) return CudaStatus(error, "shared memory of a product");
   return CudaStatus(cudaLaunchKernelEx(&config, kernel, args), "launch of a product");
 }
@@ -459,8 +479,9 @@ bool CanLaunch(const ProductArgs& args, const Launch& launch) {
   constexpr int kStreams = kTiles * (kPhase == Phase::kGatedUp ? 2 : 1);
   const uint32_t blocks = args.out_width / (kTiles * kTileChannels);
   return args.out_width % (kTiles * kTileChannels) == 0 &&
-         blocks * launch.num_spans >= launch.multiprocessors &&
-         Memory<Decoder, kStreams, kRowTiles>::Bytes(args.matrices[0].in) <= launch.shared_bytes;
+         blocks * launch.num_spans >= launch.device.multiprocessors &&
+         Memory<Decoder, kStreams, kRowTiles>::Bytes(args.matrices[0].in) <=
+             launch.device.shared_bytes;
 }
 
 template <typename Decoder, Phase kPhase>
@@ -482,8 +503,7 @@ absl::Status LaunchProduct(const ProductArgs& args, const Launch& launch) {
              : LaunchTiles<Decoder, kPhase, 1, 2>(args, launch);
 }
 
-// Launch's part that is the device's.
-absl::Status AskDevice(Launch& launch) {
+absl::StatusOr<Device> AskDevice() {
   int device = 0;
   int major = 0;
   int multiprocessors = 0;
@@ -498,10 +518,23 @@ absl::Status AskDevice(Launch& launch) {
   if (error == cudaSuccess) {
     error = cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   }
-  launch.starts_early = launch.starts_early && major >= 9;
-  launch.shared_bytes = static_cast<size_t>(shared_bytes);
-  launch.multiprocessors = static_cast<uint32_t>(multiprocessors);
-  return CudaStatus(error, "the device of a product");
+  if (error != cudaSuccess) return CudaStatus(error, "the device of a product");
+  return Device{.multiprocessors = static_cast<uint32_t>(multiprocessors),
+                .shared_bytes = static_cast<size_t>(shared_bytes),
+                .can_start_early = major >= 9};
+}
+
+// Lets spans and places travel with the launch, if they are few.
+void TakeFew(const CudaProductArgs& args, ProductArgs& product) {
+  if (!args.host_reads_spans || args.num_spans > kFewSpans) return;
+  uint32_t num_places = 0;
+  for (uint32_t i = 0; i < args.num_spans; ++i) {
+    num_places = std::max(num_places, args.spans[i].first + args.spans[i].count);
+  }
+  if (num_places > kFewPlaces) return;
+  std::copy_n(args.spans, args.num_spans, product.few_spans);
+  std::copy_n(args.places, num_places, product.few_places);
+  product.has_few = true;
 }
 
 template <typename Decoder>
@@ -531,13 +564,14 @@ absl::Status EncodedProduct(const CudaProductArgs& args, cudaStream_t stream) {
         absl::StrCat(args.num_spans, " experts in a launch, the limit is 65535"));
   }
   if (args.num_spans == 0 || args.max_rows == 0) return absl::OkStatus();
-  Launch launch = {.num_spans = args.num_spans,
-                   .max_rows = args.max_rows,
-                   .stream = stream,
-                   .starts_early = args.follows_product};
-  const absl::Status status = AskDevice(launch);
-  if (!status.ok()) return status;
-  const ProductArgs product = {
+  static const absl::StatusOr<Device> device = AskDevice();
+  if (!device.ok()) return device.status();
+  const Launch launch = {.num_spans = args.num_spans,
+                         .max_rows = args.max_rows,
+                         .stream = stream,
+                         .starts_early = args.follows_product && device->can_start_early,
+                         .device = *device};
+  ProductArgs product = {
       .matrices = {WeightsOf(args.gate != nullptr ? *args.gate : matrix), WeightsOf(matrix)},
       .spans = args.spans,
       .span = args.span,
@@ -547,7 +581,11 @@ absl::Status EncodedProduct(const CudaProductArgs& args, cudaStream_t stream) {
       .out_width = matrix.out,
       .places_per_row = args.places_per_row,
       .activation = args.activation,
-      .adds = args.output == ProductOutput::kAdded};
+      .adds = args.output == ProductOutput::kAdded,
+      .has_few = false,
+      .few_spans = {},
+      .few_places = {}};
+  TakeFew(args, product);
   switch (args.codec) {
     case Codec::kNone:
       return LaunchAny<NoneDecoder>(product, args, launch);

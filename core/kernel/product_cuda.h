@@ -6,7 +6,8 @@
 // of x and the layout alone. So a row has the same bits alone and beside others, with its record
 // alone in a launch or beside others, whatever max_rows is.
 //
-// Thread-safe; nothing is kept between calls, allocated or waited for. Work is ordered by `stream`.
+// Thread-safe; nothing is allocated or waited for. Work is ordered by `stream`. All launches of a
+// process are for GPUs of one kind.
 // Only launches fail here (INTERNAL, with CUDA's words); what a kernel meets shows at the stream.
 #pragma once
 
@@ -43,6 +44,9 @@ struct CudaProductArgs {
   ProductOutput output = ProductOutput::kFloat;
   Activation activation = Activation::kRelu;
   const ExpertSpan* spans = nullptr;  // [num_spans]; null: `span` alone
+  // Spans and places can be read by the host too, during the call: few of them then travel with the
+  // launch, and the device need not fetch them.
+  bool host_reads_spans = false;
   ExpertSpan span = {};
   const uint32_t* places = nullptr;  // null: a span's places are first … first + count
   const uint16_t* x = nullptr;       // [places / places_per_row, in]

@@ -58,8 +58,9 @@ class ModelCompute {
 
   // The stream that experts are computed on: leases are taken for it.
   virtual Stream& stream() = 0;
-  // Whether experts that are there together are better computed together.
-  virtual bool computes_groups() const = 0;
+  // Whether calls return before their work is done: experts that are there together are then better
+  // given together, and what the host has to think about can wait until they are.
+  virtual bool is_asynchronous() const = 0;
 
   // Experts are computed as they come, in any order and grouping: their rows do not depend on it.
   virtual absl::Status BeginExperts(const GroupedRows& rows) = 0;

@@ -41,7 +41,7 @@ class CpuCompute final : public ModelCompute {
   absl::Status Begin(const StepTokens& tokens) override;
   absl::StatusOr<ChosenExperts> Attend(uint32_t layer) override;
   Stream& stream() override { return stream_; }
-  bool computes_groups() const override { return false; }
+  bool is_asynchronous() const override { return false; }
   absl::Status BeginExperts(const GroupedRows& rows) override;
   absl::Status RunExperts(absl::Span<const ReadyExpert> experts) override;
   absl::Status EndExperts(absl::Span<const uint32_t> missing) override;

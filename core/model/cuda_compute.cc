@@ -1,6 +1,7 @@
 #include "core/model/cuda_compute.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -15,6 +16,7 @@
 #include "core/kernel/norm_rope.h"
 #include "core/kernel/norm_rope_cuda.h"
 #include "core/kernel/router_cuda.h"
+#include "core/model/cuda_graphs.h"
 #include "core/model/cuda_memory.h"
 
 namespace pregate {
@@ -55,7 +57,7 @@ class CudaCompute final : public ModelCompute, private GateLookahead {
   absl::Status Begin(const StepTokens& tokens) override;
   absl::StatusOr<ChosenExperts> Attend(uint32_t layer) override;
   Stream& stream() override { return *stream_; }
-  bool computes_groups() const override { return true; }
+  bool is_asynchronous() const override { return true; }
   absl::Status BeginExperts(const GroupedRows& rows) override;
   absl::Status RunExperts(absl::Span<const ReadyExpert> experts) override;
   absl::Status EndExperts(absl::Span<const uint32_t> missing) override;
@@ -85,6 +87,12 @@ class CudaCompute final : public ModelCompute, private GateLookahead {
   absl::Status Normalize(const float* weight, uint16_t* out);
   absl::Status RouteBy(const float* gate, uint32_t* expert_ids, float* weights);
   absl::Status RunAttention(uint32_t layer);
+  // All of a block but its experts, after the sum of the last block's if there is one.
+  absl::Status RunDense(uint32_t layer, const float* combine_weights);
+  absl::Status CombineExperts(const float* weights);
+  // Whose gate and norm choose for the block `distance` ahead; null where there is none.
+  const DenseLayer* ReaderAhead(uint32_t distance) const;
+  absl::Status ScoreAhead(uint32_t distance);
   // Logits of up to max_logits tokens, to `out` on the host.
   absl::Status RunHead(absl::Span<const uint32_t> tokens, float* out);
 
@@ -103,12 +111,23 @@ class CudaCompute final : public ModelCompute, private GateLookahead {
   TokenArrays staged_;  // on the host
   TokenArrays tokens_;  // on the device
   SharedArrays shared_;
+  CudaGraphs graphs_;
+  // Of shared_ and work_, as a pass begins.
+  uint32_t* first_expert_ids_ = nullptr;
+  uint32_t* second_expert_ids_ = nullptr;
+  float* first_weights_ = nullptr;
+  float* second_weights_ = nullptr;
   std::vector<float> many_logits_;  // of more tokens than max_logits
 
   uint32_t layer_ = 0;
   uint32_t num_tokens_ = 0;
-  uint32_t max_position_ = 0;  // of the pass
-  uint32_t table_width_ = 0;   // blocks in a row of the pass's block table
+  uint32_t max_position_ = 0;   // of the pass
+  uint32_t num_parts_ = 0;      // of the context, up to there
+  uint32_t table_width_ = 0;    // blocks in a row of the pass's block table
+  bool is_to_combine_ = false;  // the last block's experts are not in the residual yet
+  // Gates of blocks so far ahead, less one: whether they are computed, and were asked for.
+  std::array<bool, kMaxAhead> has_ahead_ = {};
+  std::array<bool, kMaxAhead> wants_ahead_ = {};
   GroupedRows rows_;
   uint32_t num_spans_ = 0;  // of the block, given to the device
 };
@@ -140,6 +159,10 @@ absl::Status CudaCompute::Allocate() {
       shared_memory_,
       backend_.Allocate(MemoryKind::kPinned, shared_.LayOut(config_, sizes_, nullptr)));
   shared_.LayOut(config_, sizes_, shared_memory_.data());
+  first_expert_ids_ = shared_.expert_ids;
+  second_expert_ids_ = shared_.next_expert_ids;
+  first_weights_ = work_.weights;
+  second_weights_ = work_.next_weights;
   PREGATE_ASSIGN_OR_RETURN(
       logits_memory_,
       backend_.Allocate(MemoryKind::kPinned,
@@ -210,6 +233,9 @@ absl::Status CudaCompute::Begin(const StepTokens& tokens) {
   PREGATE_RETURN_IF_ERROR(stream_->Synchronize());
   num_tokens_ = static_cast<uint32_t>(tokens.ids.size());
   max_position_ = *std::max_element(tokens.positions.begin(), tokens.positions.end());
+  // The same for all passes that end in the same part of the context: their launches are alike.
+  num_parts_ = max_position_ / kAttentionPart + 1;
+  max_position_ = num_parts_ * kAttentionPart - 1;
   table_width_ = max_position_ / options_.kv_block_size + 1;
   std::copy(tokens.ids.begin(), tokens.ids.end(), staged_.ids);
   std::copy(tokens.positions.begin(), tokens.positions.end(), staged_.positions);
@@ -228,6 +254,14 @@ absl::Status CudaCompute::Begin(const StepTokens& tokens) {
   const auto* const end = reinterpret_cast<const std::byte*>(staged_.block_table +
                                                              size_t{num_sequences} * table_width_);
   stream_->CopyAsync(work_.tokens, staging_memory_.data(), end - staging_memory_.data());
+  is_to_combine_ = false;
+  has_ahead_ = wants_ahead_;
+  wants_ahead_ = {};
+  // Each pass uses the same arrays for the same blocks, as its graphs do.
+  shared_.expert_ids = first_expert_ids_;
+  shared_.next_expert_ids = second_expert_ids_;
+  work_.weights = first_weights_;
+  work_.next_weights = second_weights_;
   return Embed({.table = dense_.embedding,
                 .ids = tokens_.ids,
                 .out = work_.residual,
@@ -341,26 +375,46 @@ absl::Status CudaCompute::RunAttention(uint32_t layer) {
 
 absl::StatusOr<ChosenExperts> CudaCompute::Attend(uint32_t layer) {
   const DenseLayer& weights = dense_.layers[layer];
+  const float* const combine_weights = is_to_combine_ ? work_.weights : nullptr;
+  is_to_combine_ = false;
   layer_ = layer;
+  if (weights.gate == nullptr) {
+    std::swap(shared_.expert_ids, shared_.next_expert_ids);
+    std::swap(work_.weights, work_.next_weights);
+  }
+  PREGATE_RETURN_IF_ERROR(
+      graphs_.Run({.layer = layer,
+                   .num_tokens = num_tokens_,
+                   .num_parts = num_parts_,
+                   .gates_ahead = (has_ahead_[0] ? 1u : 0u) + (has_ahead_[1] ? 2u : 0u)},
+                  cuda_,
+                  [&] { return RunDense(layer, combine_weights); }));
+  // The one time a block that the host waits for the device; also, nobody reads the places and
+  // spans of the block before any more.
+  PREGATE_RETURN_IF_ERROR(stream_->Synchronize());
+  const size_t num_places = size_t{num_tokens_} * config_.num_experts_per_token;
+  ChosenExperts chosen = {.own = absl::MakeSpan(shared_.expert_ids, num_places), .next = {}};
+  if (weights.pregate != nullptr) {
+    chosen.next = absl::MakeSpan(shared_.next_expert_ids, num_places);
+  }
+  return chosen;
+}
+
+absl::Status CudaCompute::RunDense(uint32_t layer, const float* combine_weights) {
+  const DenseLayer& weights = dense_.layers[layer];
+  if (combine_weights != nullptr) PREGATE_RETURN_IF_ERROR(CombineExperts(combine_weights));
   PREGATE_RETURN_IF_ERROR(RunAttention(layer));
   PREGATE_RETURN_IF_ERROR(Normalize(weights.post_attention_norm, work_.normalized));
   if (weights.gate != nullptr) {
     PREGATE_RETURN_IF_ERROR(RouteBy(weights.gate, shared_.expert_ids, work_.weights));
-  } else {
-    std::swap(shared_.expert_ids, shared_.next_expert_ids);
-    std::swap(work_.weights, work_.next_weights);
   }
-  const size_t num_places = size_t{num_tokens_} * config_.num_experts_per_token;
-  ChosenExperts chosen;
   if (weights.pregate != nullptr) {
     PREGATE_RETURN_IF_ERROR(RouteBy(weights.pregate, shared_.next_expert_ids, work_.next_weights));
-    chosen.next = absl::MakeSpan(shared_.next_expert_ids, num_places);
   }
-  // The one time a block that the host waits for the device; also, nobody reads the places and
-  // spans of the block before any more.
-  PREGATE_RETURN_IF_ERROR(stream_->Synchronize());
-  chosen.own = absl::MakeSpan(shared_.expert_ids, num_places);
-  return chosen;
+  for (uint32_t i = 0; i < kMaxAhead; ++i) {
+    if (has_ahead_[i]) PREGATE_RETURN_IF_ERROR(ScoreAhead(i + 1));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CudaCompute::BeginExperts(const GroupedRows& rows) {
@@ -386,6 +440,7 @@ absl::Status CudaCompute::RunExperts(absl::Span<const ReadyExpert> experts) {
     PREGATE_RETURN_IF_ERROR(ExpertMlp({.layout = &options_.layouts[encoding],
                                        .activation = config_.family->activation,
                                        .experts = spans,
+                                       .host_reads_experts = true,
                                        .places = shared_.places,
                                        .x = work_.normalized,
                                        .inner = work_.inner,
@@ -409,8 +464,13 @@ absl::Status CudaCompute::EndExperts(absl::Span<const uint32_t> missing) {
       }
     }
   }
+  is_to_combine_ = true;  // with what comes next
+  return absl::OkStatus();
+}
+
+absl::Status CudaCompute::CombineExperts(const float* weights) {
   return Combine({.expert_out = work_.expert_out,
-                  .weights = work_.weights,
+                  .weights = weights,
                   .sum = work_.residual,
                   .num_tokens = num_tokens_,
                   .num_chosen = config_.num_experts_per_token,
@@ -418,34 +478,47 @@ absl::Status CudaCompute::EndExperts(absl::Span<const uint32_t> missing) {
                  cuda_);
 }
 
-bool CudaCompute::Score(uint32_t distance, absl::Span<float> probabilities) {
+const DenseLayer* CudaCompute::ReaderAhead(uint32_t distance) const {
   const size_t target = size_t{layer_} + distance;
-  if (distance == 0 || target >= dense_.layers.size()) return false;
+  if (distance == 0 || target >= dense_.layers.size()) return nullptr;
   // A pre-gate reads what its own block's experts read.
-  const bool has_gate = dense_.layers[target].gate != nullptr;
-  const DenseLayer& reader = dense_.layers[has_gate ? target : target - 1];
-  const float* const gate = has_gate ? reader.gate : reader.pregate;
-  if (gate == nullptr) return false;
+  const DenseLayer& reader = dense_.layers[target];
+  if (reader.gate != nullptr) return &reader;
+  const DenseLayer& before = dense_.layers[target - 1];
+  return before.pregate != nullptr ? &before : nullptr;
+}
+
+absl::Status CudaCompute::ScoreAhead(uint32_t distance) {
+  const DenseLayer* const reader = ReaderAhead(distance);
+  if (reader == nullptr) return absl::OkStatus();
+  PREGATE_RETURN_IF_ERROR(Normalize(reader->post_attention_norm, work_.ahead));
+  return Route({.x = work_.ahead,
+                .gate = reader->gate != nullptr ? reader->gate : reader->pregate,
+                .logits = work_.gate_logits,
+                .expert_ids = shared_.first_choice,
+                .weights = work_.ahead_weights,
+                .probabilities = shared_.probabilities[distance - 1],
+                .num_tokens = num_tokens_,
+                .width = config_.hidden_size,
+                .num_experts = config_.num_experts,
+                .num_chosen = 1},
+               cuda_);
+}
+
+bool CudaCompute::Score(uint32_t distance, absl::Span<float> probabilities) {
+  if (distance > kMaxAhead || ReaderAhead(distance) == nullptr) return false;
   PREGATE_CHECK(probabilities.size() == size_t{num_tokens_} * config_.num_experts);
-  absl::Status status = Normalize(reader.post_attention_norm, work_.ahead);
-  status.Update(Route({.x = work_.ahead,
-                       .gate = gate,
-                       .logits = work_.gate_logits,
-                       .expert_ids = shared_.first_choice,
-                       .weights = work_.ahead_weights,
-                       .probabilities = shared_.probabilities,
-                       .num_tokens = num_tokens_,
-                       .width = config_.hidden_size,
-                       .num_experts = config_.num_experts,
-                       .num_chosen = 1},
-                      cuda_));
-  status.Update(stream_->Synchronize());
-  if (!status.ok()) return false;  // CUDA tells the next that asks
-  std::copy_n(shared_.probabilities, probabilities.size(), probabilities.begin());
+  // Who asks once asks in every block: from the next pass on the gates' graphs have it.
+  wants_ahead_[distance - 1] = true;
+  if (!has_ahead_[distance - 1]) return false;
+  std::copy_n(shared_.probabilities[distance - 1], probabilities.size(), probabilities.begin());
   return true;
 }
 
 absl::Status CudaCompute::RunHead(absl::Span<const uint32_t> tokens, float* out) {
+  if (std::exchange(is_to_combine_, false)) {
+    PREGATE_RETURN_IF_ERROR(CombineExperts(work_.weights));
+  }
   const auto count = static_cast<uint32_t>(tokens.size());
   std::copy(tokens.begin(), tokens.end(), staged_.logit_rows);
   stream_->CopyAsync(reinterpret_cast<std::byte*>(tokens_.logit_rows),

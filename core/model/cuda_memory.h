@@ -14,6 +14,8 @@ namespace pregate {
 
 // Tokens in a launch of attention: what that needs grows with them.
 inline constexpr uint32_t kAttentionTokens = 64;
+// Blocks that gates look ahead, at most.
+inline constexpr uint32_t kMaxAhead = 2;
 
 // Arrays in one buffer. Laid out twice: without one, to learn its size, then in it.
 class Arrays {
@@ -53,7 +55,7 @@ inline Sizes SizesOf(const ModelConfig& config,
   return {.max_tokens = max_tokens,
           .max_context = max_context,
           .max_logits = std::max(1u, std::min(max_logits, max_tokens)),
-          .max_blocks = (max_context + kv_block_size - 1) / kv_block_size,
+          .max_blocks = (max_context / kAttentionPart + 1) * kAttentionPart / kv_block_size + 1,
           .query = query,
           .qkv = query + 2 * config.num_kv_heads * config.head_dim,
           .vocab = (config.vocab_size + 15) / 16 * 16};
@@ -126,12 +128,12 @@ struct TokenArrays {
 
 // In memory of the host that the device reads and writes.
 struct SharedArrays {
-  uint32_t* expert_ids = nullptr;       // [max_tokens, experts_per_token]
-  uint32_t* next_expert_ids = nullptr;  // the same
-  uint32_t* places = nullptr;           // the same, by expert
-  ExpertSpan* spans = nullptr;          // [num_experts]
-  float* probabilities = nullptr;       // [max_tokens, num_experts]: of gates ahead
-  uint32_t* first_choice = nullptr;     // [max_tokens]: the same gates'; nobody reads it
+  uint32_t* expert_ids = nullptr;        // [max_tokens, experts_per_token]
+  uint32_t* next_expert_ids = nullptr;   // the same
+  uint32_t* places = nullptr;            // the same, by expert
+  ExpertSpan* spans = nullptr;           // [num_experts]
+  float* probabilities[kMaxAhead] = {};  // [max_tokens, num_experts]: of gates ahead
+  uint32_t* first_choice = nullptr;      // [max_tokens]: the same gates'; nobody reads it
 
   size_t LayOut(const ModelConfig& config, const Sizes& sizes, std::byte* base) {
     Arrays arrays(base);
@@ -140,7 +142,9 @@ struct SharedArrays {
     arrays.Take(next_expert_ids, places_count);
     arrays.Take(places, places_count);
     arrays.Take(spans, config.num_experts);
-    arrays.Take(probabilities, size_t{sizes.max_tokens} * config.num_experts);
+    for (float*& of_distance : probabilities) {
+      arrays.Take(of_distance, size_t{sizes.max_tokens} * config.num_experts);
+    }
     arrays.Take(first_choice, sizes.max_tokens);
     return arrays.used();
   }

@@ -67,10 +67,16 @@ absl::Status MoeLayer::Run(const RoutedLayer& routed) {
     if (first_row_[expert] == first_row_[expert + 1]) continue;
     ids_.push_back({.layer = routed.layer, .expert = expert});
   }
-  // What is needed now is asked for before what may be needed next.
+  // What is needed now is asked for before what may be needed next. That is thought about while a
+  // device is at work, if there is something that it can begin with.
   PREGATE_ASSIGN_OR_RETURN(ExpertLease lease, records_.offload->Acquire(ids_, compute_.stream()));
-  records_.offload->OnRouted(routed);
-  for (size_t i = 0; i < ids_.size(); ++i) lookups_[ids_[i].expert] = lease.lookups()[i];
+  bool has_hit = false;
+  for (size_t i = 0; i < ids_.size(); ++i) {
+    lookups_[ids_[i].expert] = lease.lookups()[i];
+    has_hit = has_hit || lease.lookups()[i] == Lookup::kHit;
+  }
+  bool is_to_predict = compute_.is_asynchronous() && has_hit;
+  if (!is_to_predict) records_.offload->OnRouted(routed);
 
   const size_t num_rows = routed.expert_ids.size();
   PREGATE_RETURN_IF_ERROR(
@@ -79,7 +85,7 @@ absl::Status MoeLayer::Run(const RoutedLayer& routed) {
                              .rows = absl::MakeConstSpan(rows_).first(num_rows)}));
   failures_.clear();
   missing_.clear();
-  const size_t most = compute_.computes_groups() ? ids_.size() : 1;
+  const size_t most = compute_.is_asynchronous() ? ids_.size() : 1;
   for (;;) {
     const absl::Span<const ExpertLease::Expert> group = lease.NextGroup(most);
     if (group.empty()) break;
@@ -87,6 +93,7 @@ absl::Status MoeLayer::Run(const RoutedLayer& routed) {
     const TimePoint start = clock_.Now();
     PREGATE_RETURN_IF_ERROR(compute_.RunExperts(ready_));
     compute_time_ += clock_.Now() - start;
+    if (std::exchange(is_to_predict, false)) records_.offload->OnRouted(routed);
   }
   stall_ = lease.stall();
   return compute_.EndExperts(missing_);
