@@ -86,6 +86,16 @@ def pregated(binaries, flags=PREGATED_FLAGS, model="switch-mini"):
         program.stop()
 
 
+def wait_until(condition, what, timeout=60):
+    """What `condition` returns, as soon as that is true."""
+    end = time.monotonic() + timeout
+    while not (result := condition()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what}: not so within {timeout} s")
+        time.sleep(0.1)
+    return result
+
+
 class Prometheus:
     def __init__(self, address):
         self._url = f"http://{address}/api/v1/"
@@ -100,14 +110,9 @@ class Prometheus:
     def query_range(self, expression, start, end, step):
         return self.get("query_range", query=expression, start=start, end=end, step=step)["result"]
 
-    def wait_for(self, expression, timeout=60):
-        """Returns when `expression`, a comparison, holds for some series."""
-        end = time.monotonic() + timeout
-        while not (result := self.query(expression)):
-            if time.monotonic() > end:
-                raise TimeoutError(f"{expression} did not become true in {timeout} s")
-            time.sleep(0.1)
-        return result
+    def wait_for(self, expression):
+        """Returns the series for which `expression`, a comparison, holds, as soon as there is one."""
+        return wait_until(lambda: self.query(expression), expression)
 
 
 def shipped_configuration(folder, target, interval):

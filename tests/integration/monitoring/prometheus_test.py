@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""A real Prometheus with the shipped rules scrapes a real server under load: prometheus_test.py BIN_FOLDER
+
+Waits for conditions, never for a time; clients keep the server busy meanwhile.
+"""
+
+import math
+import pathlib
+import re
+import subprocess
+import sys
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "tools" / "monitoring"))
+import live  # noqa: E402
+
+RULES = live.PROMETHEUS_FOLDER / "rules.yml"
+ALERTS = live.PROMETHEUS_FOLDER / "alerts.yml"
+RULES_TEST = live.PROMETHEUS_FOLDER / "rules_test.yml"
+
+binaries = None  # the folder of the programs, as main was told
+
+
+def promtool(*arguments, text=None):
+    return subprocess.run(["promtool", *map(str, arguments)], input=text, capture_output=True, text=True, check=False)
+
+
+def has_a_number(result):
+    return any(math.isfinite(float(sample["value"][1])) for sample in result)
+
+
+class ShippedRulesTest(unittest.TestCase):
+    def test_promtool_accepts_configuration_and_rules(self):
+        for arguments in (("check", "config", live.PROMETHEUS_FOLDER / "prometheus.yml"), ("check", "rules", RULES, ALERTS)):
+            result = promtool(*arguments)
+            self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+
+    def test_rules_compute_and_alerts_fire_as_their_cases_say(self):
+        result = promtool("test", "rules", RULES_TEST)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+
+    def test_each_alert_has_a_case_and_an_entry_in_the_runbook(self):
+        cases = RULES_TEST.read_text()
+        headings = re.findall(r"^## (\S+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
+        rules = re.split(r"^ +- alert: ", ALERTS.read_text(), flags=re.MULTILINE)[1:]
+        alerts = [rule.split()[0] for rule in rules]
+        self.assertEqual(alerts, headings)
+        for alert, rule in zip(alerts, rules):
+            self.assertIn(f"runbook.md#{alert.lower()}\n", rule)
+            self.assertRegex(cases, rf"- alertname: {alert}\n", f"{alert} has no case in which it fires")
+
+
+class LiveTest(unittest.TestCase):
+    """One server, one Prometheus and one load for all cases."""
+
+    @classmethod
+    def setUpClass(cls):
+        grpc, cls.http = cls.enterClassContext(live.pregated(binaries))
+        cls.prometheus = cls.enterClassContext(live.prometheus(cls.http))
+        cls.enterClassContext(live.Load(binaries, grpc))
+        # Every tier has been at work, calls have failed, and a rate can be taken of that.
+        for busy in ('pregate_finished_total{reason="length"} > 10', 'pregate_finished_total{reason="deadline"} > 0', 'pregate_requests_rejected_total{reason="invalid"} > 0'):
+            cls.prometheus.wait_for(busy)
+        cls.prometheus.wait_for('sum without (reason) (rate(pregate_expert_loaded_bytes_total{source="disk"}[1m])) > 0')
+
+    def test_the_target_is_up_and_its_metrics_are_as_promtool_wants_them(self):
+        self.assertEqual([sample["value"][1] for sample in self.prometheus.query('up{job="pregate"}')], ["1"])
+        result = promtool("check", "metrics", text=live.fetch(f"http://{self.http}/metrics"))
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(result.stdout + result.stderr, "")
+
+    def test_every_rule_is_evaluated_without_an_error(self):
+        def rules():
+            return [rule for group in self.prometheus.get("rules")["groups"] for rule in group["rules"]]
+
+        live.wait_until(lambda: all(rule["health"] != "unknown" for rule in rules()), "every rule has been evaluated")
+        for rule in rules():
+            self.assertEqual(rule.get("lastError", ""), "", rule["name"])
+
+    def test_every_recording_rule_yields_numbers(self):
+        rules = [rule for group in self.prometheus.get("rules", type="record")["groups"] for rule in group["rules"]]
+        self.assertEqual(len(rules), RULES.read_text().count("- record: "))
+        for rule in rules:
+            with self.subTest(rule=rule["name"]):
+                self.assertTrue(has_a_number(self.prometheus.query(rule["query"])), rule["query"])
+                selector = rule["name"] + "".join(f'{{quantile="{value}"}}' for value in rule.get("labels", {}).values())
+                recorded = self.prometheus.wait_for(f"{selector} == {selector}")  # which NaN is not
+                self.assertEqual([sample["metric"]["model"] for sample in recorded], ["switch-mini"])
+
+    def test_both_sides_of_every_alert_exist(self):
+        """An alert's expression is empty while all is well, so that a misspelt metric would never be noticed: the metrics that it compares are asked for one by one."""
+        rules = [rule for group in self.prometheus.get("rules", type="alert")["groups"] for rule in group["rules"]]
+        self.assertEqual(len(rules), ALERTS.read_text().count("- alert: "))
+        for rule in rules:
+            names = re.findall(r"(?:model:)?pregate_\w+(?::\w+)?|\bup\b", rule["query"])
+            self.assertTrue(names, rule["query"])
+            for name in names:
+                with self.subTest(alert=rule["name"], metric=name):
+                    self.prometheus.wait_for(f"{name} == {name}")
+
+
+if __name__ == "__main__":
+    binaries = pathlib.Path(sys.argv.pop(1))
+    unittest.main(verbosity=2)
