@@ -63,8 +63,9 @@ bench: build ## Tokens per second beside their bound, for both models and a rand
 format: ## Rewrite the C++ files in the project's format
 	git ls-files '*.h' '*.cc' | xargs clang-format-14 -i
 
-docs: build ## Write the tables of docs/metrics.md anew, from what pregated exports
+docs: build ## Write what is generated anew: the tables of docs/metrics.md, the dashboards
 	tools/monitoring/metrics_table.py build/release/bin
+	tools/monitoring/dashboards.py
 
 clean: ## Remove what was built
 	rm -rf build

@@ -18,6 +18,7 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROMETHEUS_FOLDER = ROOT / "deploy" / "prometheus"
+DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 
 # A quarter of the experts on the device, half of them in host memory, and a link of PCIe's ways: so every tier is at work.
 PREGATED_FLAGS = ["--expert-capacity", "25%", "--host-memory-budget", "4MiB", "--simulated-link", "2GiB/s,10us", "--layer-metrics", "--max-running", "4"]
@@ -127,6 +128,14 @@ def shipped_configuration(folder, target, interval):
             raise RuntimeError(f"{PROMETHEUS_FOLDER}/prometheus.yml has nothing like {pattern!r}")
     path.write_text(text)
     return path
+
+
+def panel_queries(dashboard, rate_interval):
+    """(panel, legend, expression) of each query of a dashboard as Grafana would send it, for all models and servers."""
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            expression = target["expr"].replace("$model", ".*").replace("$instance", ".*").replace("$__rate_interval", rate_interval)
+            yield panel, target["legendFormat"], expression
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""A real Prometheus with the shipped rules scrapes a real server under load: prometheus_test.py BIN_FOLDER
+"""A real Prometheus with the shipped rules scrapes a real server under load and answers the dashboards' queries: prometheus_test.py BIN_FOLDER
 
 Waits for conditions, never for a time; clients keep the server busy meanwhile.
 """
 
+import json
 import math
 import pathlib
 import re
@@ -51,6 +52,38 @@ class ShippedRulesTest(unittest.TestCase):
             self.assertRegex(cases, rf"- alertname: {alert}\n", f"{alert} has no case in which it fires")
 
 
+class ShippedDashboardsTest(unittest.TestCase):
+    def setUp(self):
+        self.assertEqual([path.stem for path in live.DASHBOARDS], ["expert-cache", "serving"])
+        self.dashboards = [json.loads(path.read_text()) for path in live.DASHBOARDS]
+
+    def test_files_are_what_their_source_writes(self):
+        result = subprocess.run([ROOT / "tools" / "monitoring" / "dashboards.py", "--check"], capture_output=True, text=True, check=False)
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_panels_are_told_apart_explained_and_have_units(self):
+        self.assertEqual(len({dashboard["uid"] for dashboard in self.dashboards}), len(self.dashboards))
+        for dashboard in self.dashboards:
+            panels = dashboard["panels"]
+            self.assertEqual(len({panel["id"] for panel in panels}), len(panels))
+            for panel in panels:
+                with self.subTest(dashboard=dashboard["title"], panel=panel["title"]):
+                    self.assertTrue(panel["title"] and panel["description"] and panel["fieldConfig"]["defaults"]["unit"])
+                    self.assertEqual(len({target["refId"] for target in panel["targets"]}), len(panel["targets"]))
+                    for source in [panel, *panel["targets"]]:
+                        self.assertEqual(source["datasource"]["uid"], "${datasource}")
+
+    def test_no_two_panels_share_a_place(self):
+        for dashboard in self.dashboards:
+            taken = set()
+            for panel in dashboard["panels"]:
+                place = panel["gridPos"]
+                cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+                self.assertFalse(cells & taken, panel["title"])
+                self.assertLessEqual(place["x"] + place["w"], 24, panel["title"])
+                taken |= cells
+
+
 class LiveTest(unittest.TestCase):
     """One server, one Prometheus and one load for all cases."""
 
@@ -87,6 +120,15 @@ class LiveTest(unittest.TestCase):
                 selector = rule["name"] + "".join(f'{{quantile="{value}"}}' for value in rule.get("labels", {}).values())
                 recorded = self.prometheus.wait_for(f"{selector} == {selector}")  # which NaN is not
                 self.assertEqual([sample["metric"]["model"] for sample in recorded], ["switch-mini"])
+
+    def test_every_query_of_every_panel_yields_numbers(self):
+        queries = 0
+        for path in live.DASHBOARDS:
+            for panel, legend, expression in live.panel_queries(json.loads(path.read_text()), "1m"):
+                queries += 1
+                with self.subTest(dashboard=path.stem, panel=panel["title"], legend=legend):
+                    live.wait_until(lambda expression=expression: has_a_number(self.prometheus.query(expression)), expression)
+        self.assertGreater(queries, 60)
 
     def test_both_sides_of_every_alert_exist(self):
         """An alert's expression is empty while all is well, so that a misspelt metric would never be noticed: the metrics that it compares are asked for one by one."""
