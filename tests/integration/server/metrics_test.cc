@@ -2,13 +2,17 @@
 #include <map>
 #include <set>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/process.h"
+#include "tests/support/temp_folder.h"
 #include "tests/support/test_server.h"
 
 namespace pregate {
@@ -122,6 +126,54 @@ TEST(MetricsTest, CountsNoTokenBehindAStopString) {
   EXPECT_EQ(server.Metric("pregate_generation_tokens_total"), counted);
   EXPECT_EQ(server.Metric("pregate_request_generation_tokens_sum"), counted);
   EXPECT_EQ(server.Metric("pregate_request_generation_tokens_count"), 20);
+}
+
+// Every series that /metrics shows, without its value.
+std::set<std::string> SeriesOf(const TestServer& server) {
+  std::set<std::string> series;
+  for (absl::string_view line : absl::StrSplit(server.Get("/metrics").body, '\n')) {
+    if (!line.empty() && line[0] != '#') series.emplace(line.substr(0, line.rfind(' ')));
+  }
+  return series;
+}
+
+TEST(MetricsTest, TenThousandRequestsOfAThousandClientsAddNoSeries) {
+  constexpr int kClients = 1000;
+  constexpr int kThreads = 8;
+  constexpr int kRequestsOfAThread = 1250;
+  std::string tokens;
+  for (int i = 0; i < kClients; ++i) absl::StrAppend(&tokens, "token-", i, " client-", i, "\n");
+  const TempFolder folder;
+  ServerOptions options;
+  options.auth_token_file = folder.Write("tokens", tokens);
+  FakeEngineOptions engine;
+  engine.keeps_experts = true;
+  TestServer server(engine, TestServer::Start::kReady, options);
+  const std::set<std::string> before = SeriesOf(server);
+
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < kThreads; ++thread) {
+    threads.emplace_back([&server, thread] {
+      for (int i = 0; i < kRequestsOfAThread; ++i) {
+        const int number = thread * kRequestsOfAThread + i;
+        grpc::ClientContext context;
+        context.AddMetadata("authorization", absl::StrCat("Bearer token-", number % kClients));
+        v1::GenerateRequest request = Ask(absl::StrCat("prompt ", number), 1);
+        request.set_request_id(absl::StrCat("request-", number));
+        request.set_priority(number % 21 - 10);
+        if (number % 100 == 0) request.set_model(absl::StrCat("model-", number));
+        v1::CompleteResponse response;
+        EXPECT_EQ(server.inference().Complete(&context, request, &response).ok(),
+                  number % 100 != 0);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+
+  EXPECT_EQ(server.Metric("pregate_requests_total{method=\"Complete\",code=\"OK\"}"), 9900);
+  EXPECT_EQ(server.Metric("pregate_requests_total{method=\"Complete\",code=\"NOT_FOUND\"}"), 100);
+  EXPECT_EQ(SeriesOf(server), before);
+  EXPECT_LT(before.size(), 1500u);
 }
 
 TEST(MetricsTest, PromtoolAcceptsThem) {
