@@ -5,7 +5,7 @@ export CCACHE_NOHASHDIR = 1
 export CTEST_PARALLEL_LEVEL ?= $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build cuda demo test test-gpu check asan tsan fuzz matrix bench format docs clean
+.PHONY: help setup build cuda demo test test-gpu check asan tsan fuzz matrix bench format docs pictures clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,11 @@ format: ## Rewrite the C++ files in the project's format
 docs: build ## Write what is generated anew: the tables of docs/metrics.md, the dashboards
 	tools/monitoring/metrics_table.py build/release/bin
 	tools/monitoring/dashboards.py
+
+pictures: build ## Draw both dashboards anew, from a minute of a server under load
+	@[ -x build/pictures-venv/bin/python ] || python3 -m venv build/pictures-venv
+	build/pictures-venv/bin/pip install -q --disable-pip-version-check -r tools/monitoring/requirements.txt
+	build/pictures-venv/bin/python tools/monitoring/pictures.py build/release/bin
 
 clean: ## Remove what was built
 	rm -rf build
