@@ -216,7 +216,7 @@ void ExpertCache::Slots::CountLoad(const ExpertLoad& load, TimePoint begun, Time
   const uint64_t bytes = RecordBytes(load.encoding);
   const double seconds = ToSeconds(ended - begun);
   Average(load_seconds_, seconds);
-  if (seconds > 0) Average(link_rate_, static_cast<double>(bytes) / seconds);
+  Average(load_bytes_, static_cast<double>(bytes));
   link_seconds_ += seconds;
   load_histogram_[load.from_disk ? 1 : 0].Observe(ToSeconds(ended - load.begun));
   loaded_bytes_[load.from_disk ? 1 : 0][load.is_hinted ? 1 : 0] += bytes;

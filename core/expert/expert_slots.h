@@ -234,7 +234,7 @@ class ExpertCache::Slots {
   std::array<std::array<uint64_t, 2>, 2> loaded_bytes_ ABSL_GUARDED_BY(mutex_) = {};
   Duration stall_ ABSL_GUARDED_BY(mutex_) = {};
   double load_seconds_ ABSL_GUARDED_BY(mutex_) = 0;
-  double link_rate_ ABSL_GUARDED_BY(mutex_) = 0;     // bytes per second, of the last copies
+  double load_bytes_ ABSL_GUARDED_BY(mutex_) = 0;    // of a load, averaged as load_seconds_ is
   double link_seconds_ ABSL_GUARDED_BY(mutex_) = 0;  // that the link was busy
   TimePoint opened_;
   std::array<Histogram, 2> load_histogram_;  // host, disk

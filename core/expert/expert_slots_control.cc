@@ -251,7 +251,9 @@ void ExpertCache::Slots::VisitLoads(StatsVisitor& visitor) const {
   {
     MutexLock lock(mutex_);
     loaded_bytes = loaded_bytes_;
-    rate = link_rate_;
+    // Not the mean of the rates: of two copies whose ends were noted together, one seems to have
+    // taken no time.
+    rate = load_seconds_ > 0 ? load_bytes_ / load_seconds_ : 0;
     busy_seconds = link_seconds_;
     seconds = std::max(1e-9, ToSeconds(clock_.Now() - opened_));
   }
