@@ -34,7 +34,8 @@ ExpertOptions With(ExpertOptions options, Member member, Value value) {
 }
 
 MemoryPlan Plan(const ExpertOptions& options, uint64_t memory = 1024 * kMiB) {
-  const absl::StatusOr<MemoryPlan> plan = PlanMemory(Demand(), options, {.host_bytes = memory, .gpu_bytes = {}});
+  const absl::StatusOr<MemoryPlan> plan =
+      PlanMemory(Demand(), options, {.host_bytes = memory, .gpu_bytes = {}});
   EXPECT_TRUE(plan.ok()) << plan.status();
   return plan.value_or(MemoryPlan());
 }
@@ -46,8 +47,11 @@ TEST(MemoryPlan, GivesEverySequenceItsWholeContext) {
 TEST(MemoryPlan, GivesKeysAndValuesAtMostAQuarter) {
   MemoryDemand demand = Demand();
   demand.kv_block_bytes = 10 * kMiB;
-  EXPECT_EQ(PlanMemory(demand, ExpertOptions(), {.host_bytes = 1024 * kMiB, .gpu_bytes = {}})->num_kv_blocks, 25u);
-  const absl::Status status = PlanMemory(demand, ExpertOptions(), {.host_bytes = 4 * 69 * kMiB, .gpu_bytes = {}}).status();
+  EXPECT_EQ(PlanMemory(demand, ExpertOptions(), {.host_bytes = 1024 * kMiB, .gpu_bytes = {}})
+                ->num_kv_blocks,
+            25u);
+  const absl::Status status =
+      PlanMemory(demand, ExpertOptions(), {.host_bytes = 4 * 69 * kMiB, .gpu_bytes = {}}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(status.message(), HasSubstr("100 tokens needs 70.0 MiB"));
 }
@@ -81,6 +85,46 @@ TEST(MemoryPlan, HostMemoryThatIsTooSmallIsACacheOverDisk) {
           .status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(status.message(), HasSubstr("do not hold two of 4.0 MiB"));
+}
+
+// The demand of Demand() on a GPU whose driver takes 50 MiB.
+absl::StatusOr<MemoryPlan> PlanOnGpu(const ExpertOptions& options, uint64_t free_bytes) {
+  MemoryDemand demand = Demand();
+  demand.context_bytes = 50 * kMiB;
+  return PlanMemory(demand, options, {.host_bytes = 1024 * kMiB, .gpu_bytes = free_bytes});
+}
+
+TEST(MemoryPlan, OnAGpuSlotsTakeWhatTheBudgetLeaves) {
+  const absl::StatusOr<MemoryPlan> all = PlanOnGpu(ExpertOptions(), 950 * kMiB);
+  ASSERT_TRUE(all.ok()) << all.status();
+  EXPECT_FALSE(all->slots.is_unified) << "the host's memory is another";
+  EXPECT_EQ(all->device_bytes, 900 * kMiB) << "of what the driver has taken, too";
+  EXPECT_EQ(all->slots.num_slots, 48u);
+  EXPECT_TRUE(all->host_holds_all());
+
+  // 120 MiB less the driver's 50, dense 10, workspace 1 and keys and values leave 58 and a bit.
+  const absl::StatusOr<MemoryPlan> some =
+      PlanOnGpu(With(ExpertOptions(), &ExpertOptions::gpu_memory_budget, 120 * kMiB), 950 * kMiB);
+  ASSERT_TRUE(some.ok()) << some.status();
+  EXPECT_EQ(some->slots.num_slots, 14u);
+  EXPECT_LE(some->dense_bytes + some->workspace_bytes + some->context_bytes + some->kv_bytes +
+                some->slot_bytes(),
+            120 * kMiB);
+  EXPECT_THAT(FormatMemoryPlan(*some), HasSubstr("GPU free"));
+  EXPECT_THAT(FormatMemoryPlan(*some), HasSubstr("what the GPU's driver takes"));
+}
+
+TEST(MemoryPlan, RefusesAGpuThatHasTooLittle) {
+  const absl::Status more =
+      PlanOnGpu(With(ExpertOptions(), &ExpertOptions::gpu_memory_budget, 500 * kMiB), 300 * kMiB)
+          .status();
+  EXPECT_EQ(more.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(more.message(), HasSubstr("500.0 MiB were asked for and 300.0 MiB are free"));
+  const absl::Status less =
+      PlanOnGpu(With(ExpertOptions(), &ExpertOptions::gpu_memory_budget, 55 * kMiB), 300 * kMiB)
+          .status();
+  EXPECT_EQ(less.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(less.message(), HasSubstr("do not fit into 55.0 MiB of GPU memory; lower"));
 }
 
 TEST(MemoryPlan, AutoTakesTheMostExactCodecOfWhichHalfFits) {
