@@ -265,7 +265,7 @@ class Reservation {
       return NotEnoughMemory(MemoryKind::kDevice, wanted, memory.free_bytes);
     }
     PREGATE_RETURN_IF_ERROR(driver_.Status(created, "cuMemCreate"));
-    const absl::Status mapped =
+    absl::Status mapped =
         driver_.Status(driver_.map(begin_ + index * kBytes, kBytes, 0, chunk, 0), "cuMemMap");
     if (!mapped.ok()) {
       driver_.release(chunk);

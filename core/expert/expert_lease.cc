@@ -206,7 +206,7 @@ void ExpertCache::Slots::LendRecords(LeaseState& lease, const Event& used) {
     std::optional<absl::StatusOr<HostRecord>>& record = lease.items[expert.index].record;
     if (record->ok() && !is_over) {
       MutexLock lock(mutex_);
-      lent_.push_back({.done = used, .record = **std::move(record)});
+      lent_.push_back({.done = used, .record = std::move(**record)});
       has_work_.NotifyAll();
     }
     record.reset();

@@ -273,7 +273,7 @@ absl::Status CudaCompute::Begin(const StepTokens& tokens) {
 CudaKvCache CudaCompute::KvCacheOf(uint32_t layer) const {
   const size_t numbers = size_t{options_.num_kv_blocks} * config_.num_kv_heads *
                          options_.kv_block_size * config_.head_dim;
-  auto* const keys = reinterpret_cast<uint16_t*>(kv_.data()) + 2 * layer * numbers;
+  auto* const keys = reinterpret_cast<uint16_t*>(kv_.data()) + size_t{2} * layer * numbers;
   return {.keys = keys,
           .values = keys + numbers,
           .block_table = tokens_.block_table,
