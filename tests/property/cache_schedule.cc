@@ -273,8 +273,8 @@ struct CacheSchedule::Lease {
   std::vector<Item> items;
   size_t num_left = 0;
   bool is_unified = false;
-  uint64_t num_pins = 0;  // records that it holds itself
-  bool holds_last = false;
+  uint64_t num_pins = 0;              // records that it holds itself
+  uint32_t num_held = 0;              // that it yielded last and that could be had
   std::function<void()> late_kernel;  // kLeaseEndsBeforeKernel
 };
 
@@ -377,7 +377,9 @@ void CacheSchedule::MakeServable(Lease& lease) {
   }
   // It has no slot yet: there has to be one, and its record has to come at once.
   uint32_t num_pinned = 0;
-  for (const auto& other : leases_) num_pinned += static_cast<uint32_t>(other->num_left) + 1;
+  for (const auto& other : leases_) {
+    num_pinned += static_cast<uint32_t>(other->num_left) + std::max(1u, other->num_held);
+  }
   if (num_pinned >= cache_->Read().num_slots) {
     for (size_t i = leases_.size(); i-- > 0;) {
       if (leases_[i].get() != &lease) EndLease(i);
@@ -396,22 +398,25 @@ void CacheSchedule::Yield(Lease& lease) {
     if (!item.is_yielded && !lease.is_unified) records_.Need(item.expert);
   }
   backend_.set_leased(nullptr);
-  const std::optional<ExpertLease::Expert> expert = lease.lease.Next();
+  // A mistake is made with one expert at a time.
+  const size_t most = mistake_ == Mistake::kNone ? 1 + random_() % 4 : 1;
+  const absl::Span<const ExpertLease::Expert> group = lease.lease.NextGroup(most);
   if (auto kernel = std::exchange(lease.late_kernel, nullptr)) kernel();
-  if (std::exchange(lease.holds_last, false) && lease.num_pins > 0) --lease.num_pins;
-  PREGATE_CHECK(expert.has_value() == (lease.num_left > 0));
+  lease.num_pins -= std::min<uint64_t>(lease.num_pins, std::exchange(lease.num_held, 0));
+  PREGATE_CHECK(group.empty() == (lease.num_left == 0) && group.size() <= most);
   for (Lease::Item& item : lease.items) {
     const uint64_t fetch = records_.last_fetch(item.expert);
     if (item.fetch == 0 && fetch > before) item.fetch = fetch;
   }
-  if (!expert.has_value()) return;
-  lease.holds_last = expert->status.ok();
-  --lease.num_left;
-  lease.items[expert->index].is_yielded = true;
-  if (expert->status.ok()) {
-    Use(lease, *expert);
-  } else {
-    ++num_failed_;
+  lease.num_left -= group.size();
+  for (const ExpertLease::Expert& expert : group) {
+    PREGATE_CHECK(!std::exchange(lease.items[expert.index].is_yielded, true));
+    if (expert.status.ok()) {
+      ++lease.num_held;
+      Use(lease, expert);
+    } else {
+      ++num_failed_;
+    }
   }
 }
 
