@@ -11,9 +11,8 @@
 #include "core/kernel/philox.h"
 
 namespace pregate {
-namespace {
 
-absl::StatusOr<uint32_t> FindMostLikely(absl::Span<const float> logits) {
+absl::StatusOr<uint32_t> MostLikely(absl::Span<const float> logits) {
   uint32_t best = 0;
   for (uint32_t id = 0; id < logits.size(); ++id) {
     if (!std::isfinite(logits[id])) {
@@ -24,8 +23,6 @@ absl::StatusOr<uint32_t> FindMostLikely(absl::Span<const float> logits) {
   }
   return best;
 }
-
-}  // namespace
 
 void ExpWeights(const CpuContext& cpu, const ExpWeightsArgs& args) {
   // Cut at whole lanes, so that only the end of `count` is a part of them.
@@ -112,7 +109,7 @@ uint32_t Sampler::Pick(double fraction) {
 
 absl::StatusOr<uint32_t> Sampler::Draw(absl::Span<const float> logits,
                                        const Parameters& parameters) {
-  absl::StatusOr<uint32_t> most_likely = FindMostLikely(logits);
+  absl::StatusOr<uint32_t> most_likely = MostLikely(logits);
   if (!most_likely.ok() || parameters.temperature <= 0) return most_likely;
 
   Weigh(logits, logits[*most_likely], parameters.temperature);

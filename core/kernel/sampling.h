@@ -25,6 +25,9 @@ void ExpWeights(const CpuContext& cpu, const ExpWeightsArgs& args);
 // Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 double UniformAt(uint64_t seed, uint64_t position);
 
+// The id of the largest logit, of equals the lowest. INTERNAL names a logit that is not finite.
+absl::StatusOr<uint32_t> MostLikely(absl::Span<const float> logits);
+
 // Draws tokens and tells their probabilities. Tokens are ordered by logit, largest first, of equals
 // the lower id first: that order decides which are the most likely. Used by one thread at a time.
 class Sampler {

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -69,8 +70,13 @@ class ModelCompute {
   // Those of `missing` count as zeros.
   virtual absl::Status EndExperts(absl::Span<const uint32_t> missing) = 0;
 
-  // The raw logits of these tokens [their number, vocab_size], valid until the next call.
-  virtual absl::StatusOr<absl::Span<const float>> Logits(absl::Span<const uint32_t> tokens) = 0;
+  // What follows these tokens, valid until the next call. Of the first `num_greedy` it is the token
+  // with the largest logit, of equals the lowest id.
+  struct Next {
+    std::vector<absl::StatusOr<uint32_t>> greedy;  // INTERNAL: a logit is not finite
+    absl::Span<const float> logits;                // raw, of the others [their number, vocab_size]
+  };
+  virtual absl::StatusOr<Next> Logits(absl::Span<const uint32_t> tokens, uint32_t num_greedy) = 0;
 
   // The gates of blocks to come on the residual as it was when the last block's gates chose.
   virtual GateLookahead& gates_ahead() = 0;

@@ -7,6 +7,7 @@
 #include "core/kernel/norm_rope.h"
 #include "core/kernel/router.h"
 #include "core/kernel/rows.h"
+#include "core/kernel/sampling.h"
 
 namespace pregate {
 namespace {
@@ -194,7 +195,8 @@ absl::Status CpuCompute::EndExperts(absl::Span<const uint32_t> missing) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<absl::Span<const float>> CpuCompute::Logits(absl::Span<const uint32_t> tokens) {
+absl::StatusOr<ModelCompute::Next> CpuCompute::Logits(absl::Span<const uint32_t> tokens,
+                                                      uint32_t num_greedy) {
   const auto count = static_cast<int64_t>(tokens.size());
   if (count > logits_.size(0)) logits_ = EmptyTensor({count, config_.vocab_size}, at::kFloat);
   auto* normalized = normalized_.mutable_data_ptr<float>();
@@ -208,7 +210,13 @@ absl::StatusOr<absl::Span<const float>> CpuCompute::Logits(absl::Span<const uint
   Normalize(weights_.final_norm, normalized, count, normalized);
   auto* logits = logits_.mutable_data_ptr<float>();
   product_.Run(normalized, count, weights_.head, logits);
-  return absl::MakeConstSpan(logits, tokens.size() * config_.vocab_size);
+  const size_t vocab = config_.vocab_size;
+  Next next;
+  for (uint32_t i = 0; i < num_greedy; ++i) {
+    next.greedy.push_back(MostLikely(absl::MakeConstSpan(logits + i * vocab, vocab)));
+  }
+  next.logits = absl::MakeConstSpan(logits, tokens.size() * vocab).subspan(num_greedy * vocab);
+  return next;
 }
 
 }  // namespace pregate

@@ -45,7 +45,7 @@ class CpuCompute final : public ModelCompute {
   absl::Status BeginExperts(const GroupedRows& rows) override;
   absl::Status RunExperts(absl::Span<const ReadyExpert> experts) override;
   absl::Status EndExperts(absl::Span<const uint32_t> missing) override;
-  absl::StatusOr<absl::Span<const float>> Logits(absl::Span<const uint32_t> tokens) override;
+  absl::StatusOr<Next> Logits(absl::Span<const uint32_t> tokens, uint32_t num_greedy) override;
   GateLookahead& gates_ahead() override { return gates_ahead_; }
   uint64_t kv_bytes() const override { return cache_.bytes(); }
   uint64_t workspace_bytes() const override;

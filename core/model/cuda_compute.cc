@@ -16,6 +16,7 @@
 #include "core/kernel/norm_rope.h"
 #include "core/kernel/norm_rope_cuda.h"
 #include "core/kernel/router_cuda.h"
+#include "core/kernel/sampling_cuda.h"
 #include "core/model/cuda_graphs.h"
 #include "core/model/cuda_memory.h"
 
@@ -61,7 +62,7 @@ class CudaCompute final : public ModelCompute, private GateLookahead {
   absl::Status BeginExperts(const GroupedRows& rows) override;
   absl::Status RunExperts(absl::Span<const ReadyExpert> experts) override;
   absl::Status EndExperts(absl::Span<const uint32_t> missing) override;
-  absl::StatusOr<absl::Span<const float>> Logits(absl::Span<const uint32_t> tokens) override;
+  absl::StatusOr<Next> Logits(absl::Span<const uint32_t> tokens, uint32_t num_greedy) override;
   GateLookahead& gates_ahead() override { return *this; }
   uint64_t kv_bytes() const override { return kv_.size(); }
   uint64_t workspace_bytes() const override { return workspace_memory_.size(); }
@@ -93,8 +94,9 @@ class CudaCompute final : public ModelCompute, private GateLookahead {
   // Whose gate and norm choose for the block `distance` ahead; null where there is none.
   const DenseLayer* ReaderAhead(uint32_t distance) const;
   absl::Status ScoreAhead(uint32_t distance);
-  // Logits of up to max_logits tokens, to `out` on the host.
-  absl::Status RunHead(absl::Span<const uint32_t> tokens, float* out);
+  // Logits of up to max_logits tokens, on the device.
+  absl::Status RunHead(absl::Span<const uint32_t> tokens);
+  void CopyLogits(size_t first_row, size_t num_rows, float* out);
 
   const ModelConfig& config_;
   const CudaComputeOptions options_;
@@ -515,7 +517,7 @@ bool CudaCompute::Score(uint32_t distance, absl::Span<float> probabilities) {
   return true;
 }
 
-absl::Status CudaCompute::RunHead(absl::Span<const uint32_t> tokens, float* out) {
+absl::Status CudaCompute::RunHead(absl::Span<const uint32_t> tokens) {
   if (std::exchange(is_to_combine_, false)) {
     PREGATE_RETURN_IF_ERROR(CombineExperts(work_.weights));
   }
@@ -532,48 +534,66 @@ absl::Status CudaCompute::RunHead(absl::Span<const uint32_t> tokens, float* out)
                                    .width = config_.hidden_size,
                                    .epsilon = config_.rms_norm_eps},
                                   cuda_));
-  PREGATE_RETURN_IF_ERROR(Multiply(dense_.head,
-                                   config_.hidden_size,
-                                   sizes_.vocab,
-                                   work_.normalized,
-                                   count,
-                                   ProductOutput::kFloat,
-                                   work_.logits));
-  const size_t row_bytes = config_.vocab_size * sizeof(float);
-  if (sizes_.vocab == config_.vocab_size) {
-    stream_->CopyAsync(reinterpret_cast<std::byte*>(out),
-                       reinterpret_cast<const std::byte*>(work_.logits),
-                       count * row_bytes);
-  } else {
-    for (size_t row = 0; row < count; ++row) {
-      stream_->CopyAsync(reinterpret_cast<std::byte*>(out + row * config_.vocab_size),
-                         reinterpret_cast<const std::byte*>(work_.logits + row * sizes_.vocab),
-                         row_bytes);
-    }
-  }
-  return stream_->Synchronize();
+  return Multiply(dense_.head,
+                  config_.hidden_size,
+                  sizes_.vocab,
+                  work_.normalized,
+                  count,
+                  ProductOutput::kFloat,
+                  work_.logits);
 }
 
-absl::StatusOr<absl::Span<const float>> CudaCompute::Logits(absl::Span<const uint32_t> tokens) {
-  if (tokens.empty()) {
-    PREGATE_RETURN_IF_ERROR(stream_->Synchronize());
-    return absl::Span<const float>();
+void CudaCompute::CopyLogits(size_t first_row, size_t num_rows, float* out) {
+  const float* const from = work_.logits + first_row * sizes_.vocab;
+  const size_t row_bytes = config_.vocab_size * sizeof(float);
+  // Rows lie one behind the other, or each in whole tiles.
+  const bool is_whole = sizes_.vocab == config_.vocab_size;
+  const size_t num_copies = is_whole ? std::min<size_t>(1, num_rows) : num_rows;
+  for (size_t row = 0; row < num_copies; ++row) {
+    stream_->CopyAsync(reinterpret_cast<std::byte*>(out + row * config_.vocab_size),
+                       reinterpret_cast<const std::byte*>(from + row * sizes_.vocab),
+                       is_whole ? num_rows * row_bytes : row_bytes);
   }
-  const size_t count = tokens.size();
+}
+
+absl::StatusOr<ModelCompute::Next> CudaCompute::Logits(absl::Span<const uint32_t> tokens,
+                                                       uint32_t num_greedy) {
+  const size_t num_rows = tokens.size() - num_greedy;
   auto* out = reinterpret_cast<float*>(logits_memory_.data());
-  if (count > sizes_.max_logits) {
-    many_logits_.resize(count * config_.vocab_size);
+  if (num_rows > sizes_.max_logits) {
+    many_logits_.resize(num_rows * config_.vocab_size);
     out = many_logits_.data();
   }
-  float* next = out;
+  Next next;
+  size_t copied = 0;
   while (!tokens.empty()) {
     const absl::Span<const uint32_t> some =
         tokens.first(std::min<size_t>(tokens.size(), sizes_.max_logits));
-    PREGATE_RETURN_IF_ERROR(RunHead(some, next));
-    next += some.size() * config_.vocab_size;
+    const auto some_greedy = static_cast<uint32_t>(std::min<size_t>(num_greedy, some.size()));
+    PREGATE_RETURN_IF_ERROR(RunHead(some));
+    PREGATE_RETURN_IF_ERROR(MostLikely({.logits = work_.logits,
+                                        .token_ids = shared_.greedy,
+                                        .num_rows = some_greedy,
+                                        .vocab_size = config_.vocab_size,
+                                        .stride = sizes_.vocab},
+                                       cuda_));
+    const size_t some_rows = some.size() - some_greedy;
+    CopyLogits(some_greedy, some_rows, out + copied * config_.vocab_size);
+    copied += some_rows;
+    PREGATE_RETURN_IF_ERROR(stream_->Synchronize());
+    for (const uint32_t token_id : absl::MakeConstSpan(shared_.greedy, some_greedy)) {
+      if (token_id == kNoToken) {
+        next.greedy.push_back(absl::InternalError("a logit is not a finite number"));
+      } else {
+        next.greedy.push_back(token_id);
+      }
+    }
+    num_greedy -= some_greedy;
     tokens.remove_prefix(some.size());
   }
-  return absl::MakeConstSpan(out, count * config_.vocab_size);
+  PREGATE_RETURN_IF_ERROR(stream_->Synchronize());
+  next.logits = absl::MakeConstSpan(out, num_rows * config_.vocab_size);
+  return next;
 }
 
 }  // namespace

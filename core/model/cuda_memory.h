@@ -133,6 +133,7 @@ struct SharedArrays {
   uint32_t* places = nullptr;            // the same, by expert
   ExpertSpan* spans = nullptr;           // [num_experts]
   float* probabilities[kMaxAhead] = {};  // [max_tokens, num_experts]: of gates ahead
+  uint32_t* greedy = nullptr;            // [max_logits]: the most likely tokens
   uint32_t* first_choice = nullptr;      // [max_tokens]: the same gates'; nobody reads it
 
   size_t LayOut(const ModelConfig& config, const Sizes& sizes, std::byte* base) {
@@ -145,6 +146,7 @@ struct SharedArrays {
     for (float*& of_distance : probabilities) {
       arrays.Take(of_distance, size_t{sizes.max_tokens} * config.num_experts);
     }
+    arrays.Take(greedy, sizes.max_logits);
     arrays.Take(first_choice, sizes.max_tokens);
     return arrays.used();
   }

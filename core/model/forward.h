@@ -23,6 +23,7 @@ struct TokenRun {
 struct ForwardBatch {
   absl::Span<const TokenRun> runs;  // of distinct sequences, at most max_batch_tokens tokens
   absl::Span<const uint32_t> logit_tokens;  // the tokens whose logits are wanted, in any order
+  uint32_t num_greedy = 0;  // of these, the first: the most likely next token is all that is wanted
 };
 
 // What came of one run.

@@ -152,6 +152,11 @@ absl::StatusOr<Prepared> Prepare(const EngineOptions& options) {
                   .backend = std::move(backend)};
 }
 
+// Whether the most likely token is all that the step wants.
+bool IsGreedy(const SequenceStep& step) {
+  return step.sampling->temperature <= 0 && !step.sampling->logprobs.has_value();
+}
+
 uint64_t ExpertParameters(const ModelConfig& config) {
   return uint64_t{config.num_layers} * config.num_experts * (config.family->is_gated() ? 3 : 2) *
          config.hidden_size * config.expert_width;
@@ -192,7 +197,8 @@ struct TorchRunner::StepScratch {
   explicit StepScratch(const CpuContext& cpu) : sampler(cpu) {}
   Sampler sampler;
   std::vector<TokenRun> runs;
-  std::vector<uint32_t> logit_tokens;
+  std::vector<uint32_t> greedy;  // tokens whose most likely successor is all that is wanted
+  std::vector<uint32_t> drawn;   // whose logits are
 };
 
 TorchRunner::TorchRunner(ModelDescription description, const Limits& limits, uint32_t num_threads)
@@ -304,21 +310,16 @@ ProfiledModel* TorchRunner::profiled() { return profiled_.get(); }
 
 uint32_t TorchRunner::max_batch_tokens() const { return transformer_->options().max_tokens; }
 
-absl::StatusOr<absl::Span<const float>> TorchRunner::Pass(const ForwardBatch& batch,
-                                                          Routing* routing) {
-  return Guarded([&] {
-    UseThreads(num_threads_);
-    return transformer_->Forward(batch, routing);
-  });
-}
-
 absl::StatusOr<absl::Span<const float>> TorchRunner::Forward(const ForwardBatch& batch,
                                                              Routing* routing) {
-  PREGATE_ASSIGN_OR_RETURN(const absl::Span<const float> logits, Pass(batch, routing));
-  for (const RunResult& result : transformer_->run_results()) {
-    PREGATE_RETURN_IF_ERROR(result.status);
-  }
-  return logits;
+  return Guarded([&]() -> absl::StatusOr<absl::Span<const float>> {
+    UseThreads(num_threads_);
+    PREGATE_ASSIGN_OR_RETURN(const ModelCompute::Next next, transformer_->Forward(batch, routing));
+    for (const RunResult& result : transformer_->run_results()) {
+      PREGATE_RETURN_IF_ERROR(result.status);
+    }
+    return next.logits;
+  });
 }
 
 absl::Status TorchRunner::ForceRouting(std::shared_ptr<const RoutingTrace> trace) {
@@ -364,9 +365,11 @@ SequenceResult TorchRunner::Sample(const SequenceStep& step, absl::Span<const fl
 
 absl::StatusOr<StepResult> TorchRunner::Run(const StepPlan& plan) {
   std::vector<TokenRun>& runs = scratch_->runs;
-  std::vector<uint32_t>& logit_tokens = scratch_->logit_tokens;
+  std::vector<uint32_t>& greedy = scratch_->greedy;
+  std::vector<uint32_t>& drawn = scratch_->drawn;
   runs.clear();
-  logit_tokens.clear();
+  greedy.clear();
+  drawn.clear();
   uint32_t num_tokens = 0;
   for (const SequenceStep& step : plan.sequences) {
     runs.push_back({.token_ids = step.token_ids,
@@ -375,21 +378,34 @@ absl::StatusOr<StepResult> TorchRunner::Run(const StepPlan& plan) {
                     .sequence = step.sequence_id,
                     .is_prompt = step.is_prompt});
     num_tokens += static_cast<uint32_t>(step.token_ids.size());
-    if (step.sampling != nullptr) logit_tokens.push_back(num_tokens - 1);
+    if (step.sampling != nullptr) (IsGreedy(step) ? greedy : drawn).push_back(num_tokens - 1);
   }
-  PREGATE_ASSIGN_OR_RETURN(const absl::Span<const float> logits,
-                           Pass({.runs = runs, .logit_tokens = logit_tokens}, nullptr));
+  const auto num_greedy = static_cast<uint32_t>(greedy.size());
+  greedy.insert(greedy.end(), drawn.begin(), drawn.end());
+  PREGATE_ASSIGN_OR_RETURN(const ModelCompute::Next next, Guarded([&] {
+                             UseThreads(num_threads_);
+                             return transformer_->Forward(
+                                 {.runs = runs, .logit_tokens = greedy, .num_greedy = num_greedy},
+                                 nullptr);
+                           }));
 
   StepResult result;
   result.sequences.reserve(plan.sequences.size());
+  auto next_greedy = next.greedy.begin();
   size_t row = 0;
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
     const SequenceStep& step = plan.sequences[i];
     const RunResult& run = transformer_->run_results()[i];
     SequenceResult sequence;
     sequence.status = run.status;
-    if (step.sampling != nullptr) {
-      const auto own = logits.subspan(row++ * limits_.vocab_size, limits_.vocab_size);
+    if (step.sampling != nullptr && IsGreedy(step)) {
+      const absl::StatusOr<uint32_t>& token_id = *next_greedy++;
+      if (run.status.ok()) {
+        sequence.status = token_id.status();
+        if (token_id.ok()) sequence.token = GeneratedToken{.token_id = *token_id, .logprob = {}};
+      }
+    } else if (step.sampling != nullptr) {
+      const auto own = next.logits.subspan(row++ * limits_.vocab_size, limits_.vocab_size);
       if (run.status.ok()) sequence = Sample(step, own);
     }
     sequence.expert_usage = run.usage;

@@ -52,9 +52,9 @@ class TorchRunner final : public ModelRunner {
   absl::StatusOr<StepResult> Run(const StepPlan& plan) override;
   void VisitStats(StatsVisitor& visitor) const override;
 
-  // One pass over `batch` without sampling: raw logits [batch.logit_tokens.size(), vocab_size],
-  // valid until the next call of Run or Forward. Fills `routing` unless it is null. The errors of
-  // Run; an expert that cannot be had fails all of it.
+  // One pass over `batch`, which has nothing greedy: raw logits [batch.logit_tokens.size(),
+  // vocab_size], valid until the next call of Run or Forward. Fills `routing` unless it is null.
+  // The errors of Run; an expert that cannot be had fails all of it.
   absl::StatusOr<absl::Span<const float>> Forward(const ForwardBatch& batch, Routing* routing);
 
   // See Transformer::ForceRouting.
@@ -77,7 +77,6 @@ class TorchRunner final : public ModelRunner {
   TorchRunner(ModelDescription description, const Limits& limits, uint32_t num_threads);
   static absl::StatusOr<std::unique_ptr<TorchRunner>> LoadUnguarded(const EngineOptions& options,
                                                                     const Logger& logger);
-  absl::StatusOr<absl::Span<const float>> Pass(const ForwardBatch& batch, Routing* routing);
   // Draws what `step` asks for from the logits of its last token.
   SequenceResult Sample(const SequenceStep& step, absl::Span<const float> logits);
 

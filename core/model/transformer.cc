@@ -6,10 +6,9 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
-#include "core/kernel/norm_rope.h"
-#include "core/kernel/rows.h"
 
 namespace pregate {
+
 Transformer::Transformer(const ModelConfig& config,
                          ModelCompute& compute,
                          ExpertRecords records,
@@ -78,6 +77,10 @@ absl::Status Transformer::Unpack(const ForwardBatch& batch) {
                                                    " tokens were asked for, of ",
                                                    token_ids_.size(),
                                                    " in the pass"));
+  }
+  if (batch.num_greedy > batch.logit_tokens.size()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        batch.num_greedy, " of ", batch.logit_tokens.size(), " tokens were to be greedy"));
   }
   for (const uint32_t token : batch.logit_tokens) {
     if (token < token_ids_.size()) continue;
@@ -206,8 +209,8 @@ absl::Status Transformer::RunLayer(uint32_t layer, const ForwardBatch& batch, Ro
   return absl::OkStatus();
 }
 
-absl::StatusOr<absl::Span<const float>> Transformer::Forward(const ForwardBatch& batch,
-                                                             Routing* routing) {
+absl::StatusOr<ModelCompute::Next> Transformer::Forward(const ForwardBatch& batch,
+                                                        Routing* routing) {
   PREGATE_RETURN_IF_ERROR(Unpack(batch));
   if (routing == nullptr) routing = &recorded_;
   routing->num_layers = config_.num_layers;
@@ -222,7 +225,7 @@ absl::StatusOr<absl::Span<const float>> Transformer::Forward(const ForwardBatch&
   }
   offload_.EndStep(CountReduced(batch));
   RecordRouting(batch, *routing);
-  return compute_.Logits(batch.logit_tokens);
+  return compute_.Logits(batch.logit_tokens, batch.num_greedy);
 }
 
 }  // namespace pregate

@@ -33,10 +33,10 @@ class Transformer {
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
 
-  // The logits of batch.logit_tokens, [their number, vocab_size], valid until the next call. Fills
-  // `routing` unless it is null. INVALID_ARGUMENT: a batch that breaks a limit. An expert that
-  // cannot be had fails only the runs that need it: see run_results.
-  absl::StatusOr<absl::Span<const float>> Forward(const ForwardBatch& batch, Routing* routing);
+  // What follows batch.logit_tokens, valid until the next call. Fills `routing` unless it is null.
+  // INVALID_ARGUMENT: a batch that breaks a limit. An expert that cannot be had fails only the runs
+  // that need it: see run_results.
+  absl::StatusOr<ModelCompute::Next> Forward(const ForwardBatch& batch, Routing* routing);
 
   // From now on tokens go to the experts that `trace` recorded, whatever the gates say, with the
   // weights of those that the gates would have chosen: what runs is real, what it says is not.

@@ -187,6 +187,35 @@ TEST_P(ModelGpuTest, NeitherPiecesNorNeighboursMatter) {
   EXPECT_EQ(std::memcmp(logits->data(), whole.data(), logits->size() * sizeof(float)), 0);
 }
 
+// Greedy tokens are found on the device, unless more is asked of their logits.
+TEST_P(ModelGpuTest, TheDeviceFindsTheMostLikelyToken) {
+  std::unique_ptr<TorchRunner> gpu = Load("cuda", "auto", "none");
+  ASSERT_NE(gpu, nullptr);
+  const std::vector<std::vector<uint32_t>> prompts = Prompts(10, 40);
+  Sampling greedy;
+  greedy.temperature = 0;
+  Sampling with_logprobs = greedy;
+  with_logprobs.logprobs = 0;
+  std::vector<uint32_t> blocks[2] = {{4, 5, 6}, {9, 8, 7}};
+  for (const std::vector<uint32_t>& prompt : prompts) {
+    StepPlan plan;
+    for (const Sampling* sampling : {&with_logprobs, &greedy}) {
+      const size_t i = plan.sequences.size();
+      plan.sequences.push_back({.sequence_id = i,
+                                .token_ids = prompt,
+                                .first_position = 0,
+                                .blocks = blocks[i],
+                                .sampling = sampling});
+    }
+    const absl::StatusOr<StepResult> result = gpu->Run(plan);
+    ASSERT_TRUE(result.ok()) << result.status();
+    ASSERT_TRUE(result->sequences[0].token.has_value() && result->sequences[1].token.has_value());
+    EXPECT_EQ(result->sequences[0].token->token_id, result->sequences[1].token->token_id);
+    EXPECT_TRUE(result->sequences[0].token->logprob.has_value());
+    EXPECT_FALSE(result->sequences[1].token->logprob.has_value());
+  }
+}
+
 // Residency, prediction and where experts are read from change no bit.
 TEST_P(ModelGpuTest, OffloadingChangesNoBit) {
   const std::vector<std::vector<uint32_t>> prompts = Prompts(8, 24);
