@@ -124,14 +124,17 @@ __global__ void __launch_bounds__(32) Choose(const __grid_constant__ CudaRouteAr
 }  // namespace
 
 absl::Status Route(const CudaRouteArgs& args, cudaStream_t stream) {
-  if (args.width % 8 != 0 || args.num_experts > kMaxExperts || args.num_chosen > args.num_experts) {
+  if (args.width % 8 != 0 || args.num_experts > kMaxExperts || args.num_chosen == 0 ||
+      args.num_chosen > args.num_experts) {
     return absl::InvalidArgumentError(absl::StrCat("a router of ",
                                                    args.width,
                                                    " numbers to ",
+                                                   args.num_chosen,
+                                                   " of ",
                                                    args.num_experts,
-                                                   " experts on a GPU: 8 must divide the first, ",
-                                                   kMaxExperts,
-                                                   " is the most of the second"));
+                                                   " experts on a GPU: 8 must divide the numbers, ",
+                                                   "and experts are at most ",
+                                                   kMaxExperts));
   }
   if (args.num_tokens == 0) return absl::OkStatus();
   const dim3 grid((args.num_experts + kWarps - 1) / kWarps, args.num_tokens);

@@ -136,6 +136,11 @@ class CudaCompute final : public ModelCompute, private GateLookahead {
 
 absl::Status CudaCompute::Open(const ModelWeights& weights) {
   PREGATE_RETURN_IF_ERROR(CheckShape(config_));
+  constexpr uint32_t kMostTokens = 65535;  // of a launch: one side of a grid
+  if (options_.max_tokens > kMostTokens) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "max_batch_tokens: ", options_.max_tokens, "; on a GPU at most ", kMostTokens));
+  }
   PREGATE_ASSIGN_OR_RETURN(stream_, backend_.CreateStream("compute"));
   cuda_ = CudaStreamOf(*stream_);
   PREGATE_RETURN_IF_ERROR(Allocate());
