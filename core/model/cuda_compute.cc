@@ -13,12 +13,12 @@
 #include "core/device/cuda_stream.h"
 #include "core/kernel/attention_cuda.h"
 #include "core/kernel/expert_mlp_cuda.h"
-#include "core/kernel/norm_rope.h"
 #include "core/kernel/norm_rope_cuda.h"
 #include "core/kernel/router_cuda.h"
 #include "core/kernel/sampling_cuda.h"
 #include "core/model/cuda_graphs.h"
 #include "core/model/cuda_memory.h"
+#include "core/model/cuda_upload.h"
 
 namespace pregate {
 namespace {
@@ -69,10 +69,6 @@ class CudaCompute final : public ModelCompute, private GateLookahead {
 
  private:
   absl::Status Allocate();
-  absl::Status Upload(const ModelWeights& weights);
-  // Copies a tensor's numbers, whatever its strides.
-  absl::Status UploadTensor(const at::Tensor& tensor, void* to);
-  absl::Status FillRopeTables();
 
   bool Score(uint32_t distance, absl::Span<float> probabilities) override;
 
@@ -144,9 +140,8 @@ absl::Status CudaCompute::Open(const ModelWeights& weights) {
   PREGATE_ASSIGN_OR_RETURN(stream_, backend_.CreateStream("compute"));
   cuda_ = CudaStreamOf(*stream_);
   PREGATE_RETURN_IF_ERROR(Allocate());
-  PREGATE_RETURN_IF_ERROR(Upload(weights));
-  PREGATE_RETURN_IF_ERROR(FillRopeTables());
-  return stream_->Synchronize();
+  PREGATE_RETURN_IF_ERROR(UploadWeights(config_, weights, sizes_, dense_, *stream_));
+  return UploadRopeTables(config_, sizes_, work_, *stream_);
 }
 
 absl::Status CudaCompute::Allocate() {
@@ -179,60 +174,6 @@ absl::Status CudaCompute::Allocate() {
   PREGATE_ASSIGN_OR_RETURN(kv_,
                            backend_.Allocate(MemoryKind::kDevice, kv_numbers * sizeof(uint16_t)));
   return absl::OkStatus();
-}
-
-absl::Status CudaCompute::UploadTensor(const at::Tensor& tensor, void* to) {
-  const at::Tensor rows = tensor.contiguous();
-  stream_->CopyAsync(static_cast<std::byte*>(to),
-                     static_cast<const std::byte*>(rows.const_data_ptr()),
-                     rows.nbytes());
-  return stream_->Synchronize();  // `rows` may be a copy
-}
-
-absl::Status CudaCompute::Upload(const ModelWeights& weights) {
-  const size_t hidden = config_.hidden_size;
-  const size_t kv = size_t{config_.num_kv_heads} * config_.head_dim;
-  for (uint32_t i = 0; i < config_.num_layers; ++i) {
-    const LayerWeights& from = weights.layers[i];
-    const DenseLayer& to = dense_.layers[i];
-    PREGATE_RETURN_IF_ERROR(UploadTensor(from.input_norm, to.input_norm));
-    PREGATE_RETURN_IF_ERROR(UploadTensor(from.query.t(), to.qkv));
-    PREGATE_RETURN_IF_ERROR(UploadTensor(from.key.t(), to.qkv + sizes_.query * hidden));
-    PREGATE_RETURN_IF_ERROR(UploadTensor(from.value.t(), to.qkv + (sizes_.query + kv) * hidden));
-    if (from.query_norm.defined()) {
-      PREGATE_RETURN_IF_ERROR(UploadTensor(from.query_norm, to.query_norm));
-      PREGATE_RETURN_IF_ERROR(UploadTensor(from.key_norm, to.key_norm));
-    }
-    PREGATE_RETURN_IF_ERROR(UploadTensor(from.output.t(), to.output));
-    PREGATE_RETURN_IF_ERROR(UploadTensor(from.post_attention_norm, to.post_attention_norm));
-    if (from.gate.defined()) PREGATE_RETURN_IF_ERROR(UploadTensor(from.gate, to.gate));
-    if (from.pregate.defined()) PREGATE_RETURN_IF_ERROR(UploadTensor(from.pregate, to.pregate));
-  }
-  PREGATE_RETURN_IF_ERROR(UploadTensor(weights.embedding, dense_.embedding));
-  PREGATE_RETURN_IF_ERROR(UploadTensor(weights.final_norm, dense_.final_norm));
-  if (dense_.head == dense_.embedding) return absl::OkStatus();
-  const at::Tensor head = weights.head.t();
-  PREGATE_RETURN_IF_ERROR(UploadTensor(head, dense_.head));
-  if (sizes_.vocab == config_.vocab_size) return absl::OkStatus();
-  // Nobody reads the logits of the rows added, but zeros are the same in every run.
-  return UploadTensor(at::zeros({sizes_.vocab - config_.vocab_size, head.size(1)}, head.options()),
-                      dense_.head + config_.vocab_size * hidden);
-}
-
-absl::Status CudaCompute::FillRopeTables() {
-  const size_t count = size_t{options_.max_context} * (config_.head_dim / 2);
-  std::vector<float> cosines(count);
-  std::vector<float> sines(count);
-  FillRopeTable(
-      options_.max_context, config_.head_dim, config_.rope_theta, cosines.data(), sines.data());
-  const auto copy = [&](const std::vector<float>& from, float* to) {
-    stream_->CopyAsync(reinterpret_cast<std::byte*>(to),
-                       reinterpret_cast<const std::byte*>(from.data()),
-                       count * sizeof(float));
-  };
-  copy(cosines, work_.cosines);
-  copy(sines, work_.sines);
-  return stream_->Synchronize();
 }
 
 absl::Status CudaCompute::Begin(const StepTokens& tokens) {
