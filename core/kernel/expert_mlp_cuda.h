@@ -23,13 +23,14 @@ namespace pregate {
 struct CudaExpertMlpArgs {
   const RecordLayout* layout = nullptr;  // read during the call alone
   Activation activation = Activation::kRelu;
-  const ExpertSpan* experts = nullptr;  // [num_experts]
-  bool host_reads_experts = false;      // and places: as CudaProductArgs::host_reads_spans
-  const uint32_t* places = nullptr;     // each at most once
-  const uint16_t* x = nullptr;          // [num_tokens, hidden]
-  uint16_t* inner = nullptr;            // [num_tokens · num_chosen, width]: scratch, a row a place
-  float* out = nullptr;                 // [num_tokens · num_chosen, hidden]: a row a place
-  uint32_t num_experts = 0;             // at most 65535
+  const ExpertSpan* experts = nullptr;       // [num_experts]
+  const ExpertSpan* host_experts = nullptr;  // these two as in CudaProductArgs
+  const uint32_t* host_places = nullptr;
+  const uint32_t* places = nullptr;  // each at most once
+  const uint16_t* x = nullptr;       // [num_tokens, hidden]
+  uint16_t* inner = nullptr;         // [num_tokens · num_chosen, width]: scratch, a row a place
+  float* out = nullptr;              // [num_tokens · num_chosen, hidden]: a row a place
+  uint32_t num_experts = 0;          // at most 65535
   uint32_t num_chosen = 0;
   uint32_t max_rows = 0;  // no expert has more; a bound that is too high costs empty blocks
 };

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "core/kernel/codec_format.h"
 #include "core/kernel/cuda_status.h"
 #include "core/kernel/decoder_cuda.h"
@@ -42,9 +43,6 @@ struct Weights {
   uint32_t in;
 };
 
-constexpr uint32_t kFewSpans = 16;
-constexpr uint32_t kFewPlaces = 64;
-
 struct ProductArgs {
   Weights matrices[2];  // the gate and the matrix, or the matrix
   const ExpertSpan* spans;
@@ -57,16 +55,17 @@ struct ProductArgs {
   Activation activation;
   bool adds;
 
-  bool has_few;  // spans and places, here
+  bool has_spans;   // in few_spans
+  bool has_places;  // in few_places
   ExpertSpan few_spans[kFewSpans];
   uint32_t few_places[kFewPlaces];
 
   __device__ ExpertSpan Span(uint32_t index) const {
-    if (has_few) return few_spans[index];
+    if (has_spans) return few_spans[index];
     return spans == nullptr ? span : spans[index];
   }
   __device__ uint64_t Place(const ExpertSpan& own, uint32_t row) const {
-    if (has_few) return few_places[own.first + row];
+    if (has_places) return few_places[own.first + row];
     return places == nullptr ? own.first + row : places[own.first + row];
   }
 };
@@ -526,15 +525,18 @@ absl::StatusOr<Device> AskDevice() {
 
 // Lets spans and places travel with the launch, if they are few.
 void TakeFew(const CudaProductArgs& args, ProductArgs& product) {
-  if (!args.host_reads_spans || args.num_spans > kFewSpans) return;
-  uint32_t num_places = 0;
-  for (uint32_t i = 0; i < args.num_spans; ++i) {
-    num_places = std::max(num_places, args.spans[i].first + args.spans[i].count);
+  if (args.host_spans == nullptr) return;
+  if (args.num_spans <= kFewSpans) {
+    std::copy_n(args.host_spans, args.num_spans, product.few_spans);
+    product.has_spans = true;
   }
-  if (num_places > kFewPlaces) return;
-  std::copy_n(args.spans, args.num_spans, product.few_spans);
-  std::copy_n(args.places, num_places, product.few_places);
-  product.has_few = true;
+  uint32_t num_places = 0;
+  for (const ExpertSpan& span : absl::MakeConstSpan(args.host_spans, args.num_spans)) {
+    num_places = std::max(num_places, span.first + span.count);
+  }
+  if (args.host_places == nullptr || num_places > kFewPlaces) return;
+  std::copy_n(args.host_places, num_places, product.few_places);
+  product.has_places = true;
 }
 
 template <typename Decoder>
@@ -582,7 +584,8 @@ absl::Status EncodedProduct(const CudaProductArgs& args, cudaStream_t stream) {
       .places_per_row = args.places_per_row,
       .activation = args.activation,
       .adds = args.output == ProductOutput::kAdded,
-      .has_few = false,
+      .has_spans = false,
+      .has_places = false,
       .few_spans = {},
       .few_places = {}};
   TakeFew(args, product);

@@ -29,6 +29,10 @@ struct ExpertSpan {
   uint32_t count = 0;                 // 0 … max_rows
 };
 
+// What can travel with a launch.
+inline constexpr uint32_t kFewSpans = 16;
+inline constexpr uint32_t kFewPlaces = 64;
+
 enum class ProductOutput {
   kFloat,      // float32
   kAdded,      // added to the float32 numbers that are there
@@ -44,9 +48,11 @@ struct CudaProductArgs {
   ProductOutput output = ProductOutput::kFloat;
   Activation activation = Activation::kRelu;
   const ExpertSpan* spans = nullptr;  // [num_spans]; null: `span` alone
-  // Spans and places can be read by the host too, during the call: few of them then travel with the
-  // launch, and the device need not fetch them.
-  bool host_reads_spans = false;
+  // The same spans and places in memory of the host, read during the call, or null. At most
+  // kFewSpans, and places below kFewPlaces, each travel with the launch: `spans`, or `places`, is
+  // not read then.
+  const ExpertSpan* host_spans = nullptr;
+  const uint32_t* host_places = nullptr;
   ExpertSpan span = {};
   const uint32_t* places = nullptr;  // null: a span's places are first … first + count
   const uint16_t* x = nullptr;       // [places / places_per_row, in]

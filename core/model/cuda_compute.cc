@@ -337,8 +337,8 @@ absl::StatusOr<ChosenExperts> CudaCompute::Attend(uint32_t layer) {
                    .gates_ahead = (has_ahead_[0] ? 1u : 0u) + (has_ahead_[1] ? 2u : 0u)},
                   cuda_,
                   [&] { return RunDense(layer, combine_weights); }));
-  // The one time a block that the host waits for the device; also, nobody reads the places and
-  // spans of the block before any more.
+  // The one time a block that the host waits for the device; also, the places and spans of the
+  // block before are no longer on their way.
   PREGATE_RETURN_IF_ERROR(stream_->Synchronize());
   const size_t num_places = size_t{num_tokens_} * config_.num_experts_per_token;
   ChosenExperts chosen = {.own = absl::MakeSpan(shared_.expert_ids, num_places), .next = {}};
@@ -369,6 +369,11 @@ absl::Status CudaCompute::BeginExperts(const GroupedRows& rows) {
   rows_ = rows;
   num_spans_ = 0;
   std::copy(rows.places.begin(), rows.places.end(), shared_.places);
+  if (rows.places.size() > kFewPlaces) {
+    stream_->CopyAsync(reinterpret_cast<std::byte*>(work_.places),
+                       reinterpret_cast<const std::byte*>(shared_.places),
+                       rows.places.size() * sizeof(uint32_t));
+  }
   return absl::OkStatus();
 }
 
@@ -384,12 +389,19 @@ absl::Status CudaCompute::RunExperts(absl::Span<const ReadyExpert> experts) {
       spans[count++] = {.record = ready.record, .first = first, .count = num_rows};
       max_rows = std::max(max_rows, num_rows);
     }
+    ExpertSpan* const device_spans = work_.spans + num_spans_;
     num_spans_ += count;
+    if (count > kFewSpans) {
+      stream_->CopyAsync(reinterpret_cast<std::byte*>(device_spans),
+                         reinterpret_cast<const std::byte*>(spans),
+                         count * sizeof(ExpertSpan));
+    }
     PREGATE_RETURN_IF_ERROR(ExpertMlp({.layout = &options_.layouts[encoding],
                                        .activation = config_.family->activation,
-                                       .experts = spans,
-                                       .host_reads_experts = true,
-                                       .places = shared_.places,
+                                       .experts = device_spans,
+                                       .host_experts = spans,
+                                       .host_places = shared_.places,
+                                       .places = work_.places,
                                        .x = work_.normalized,
                                        .inner = work_.inner,
                                        .out = work_.expert_out,

@@ -169,7 +169,10 @@ struct Workspace {
   float* gate_logits = nullptr;    // [max_tokens, num_experts]
   float* ahead_weights = nullptr;  // [max_tokens]
   float* logits = nullptr;         // [max_logits, vocab]
-  std::byte* tokens = nullptr;     // TokenArrays
+  // SharedArrays' once more, where they are many: every block of a launch reads them.
+  uint32_t* places = nullptr;
+  ExpertSpan* spans = nullptr;
+  std::byte* tokens = nullptr;  // TokenArrays
 
   size_t LayOut(const ModelConfig& config, const Sizes& sizes, std::byte* base) {
     Arrays arrays(base);
@@ -195,6 +198,8 @@ struct Workspace {
     arrays.Take(gate_logits, num_tokens * config.num_experts);
     arrays.Take(ahead_weights, num_tokens);
     arrays.Take(logits, size_t{sizes.max_logits} * sizes.vocab);
+    arrays.Take(places, rows);
+    arrays.Take(spans, config.num_experts);
     arrays.Take(tokens, TokenArrays().LayOut(sizes, nullptr));
     return arrays.used();
   }

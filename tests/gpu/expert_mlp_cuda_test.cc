@@ -92,11 +92,13 @@ class ExpertMlpCudaTest : public testing::TestWithParam<std::tuple<Codec, Form>>
   };
   using Launches = std::vector<std::vector<Share>>;
 
-  // out [num_tokens · kChosen, hidden], NaN where nothing was written.
+  // out [num_tokens · kChosen, hidden], NaN where nothing was written. With `from_host` the device
+  // has no spans, and no places where they are few.
   std::vector<float> Run(const std::vector<uint16_t>& x,
                          const Launches& launches,
                          Activation activation,
-                         uint32_t spare_rows = 0) {
+                         uint32_t spare_rows = 0,
+                         bool from_host = false) {
     const size_t num_places = x.size() / layout_.up.in * kChosen;
     const DeviceArray<uint16_t> device_x(x);
     const DeviceArray<uint16_t> inner(num_places * layout_.up.out);
@@ -115,17 +117,20 @@ class ExpertMlpCudaTest : public testing::TestWithParam<std::tuple<Codec, Form>>
       }
       const DeviceArray<ExpertSpan> device_spans(spans);
       const DeviceArray<uint32_t> device_places(places);
-      const absl::Status status = ExpertMlp({.layout = &layout_,
-                                             .activation = activation,
-                                             .experts = device_spans.data(),
-                                             .places = device_places.data(),
-                                             .x = device_x.data(),
-                                             .inner = inner.data(),
-                                             .out = out.data(),
-                                             .num_experts = static_cast<uint32_t>(spans.size()),
-                                             .num_chosen = kChosen,
-                                             .max_rows = max_rows + spare_rows},
-                                            nullptr);
+      const absl::Status status = ExpertMlp(
+          {.layout = &layout_,
+           .activation = activation,
+           .experts = from_host ? nullptr : device_spans.data(),
+           .host_experts = from_host ? spans.data() : nullptr,
+           .host_places = from_host ? places.data() : nullptr,
+           .places = from_host && places.size() <= kFewPlaces ? nullptr : device_places.data(),
+           .x = device_x.data(),
+           .inner = inner.data(),
+           .out = out.data(),
+           .num_experts = static_cast<uint32_t>(spans.size()),
+           .num_chosen = kChosen,
+           .max_rows = max_rows + spare_rows},
+          nullptr);
       EXPECT_TRUE(status.ok()) << status;
       CheckCuda(cudaDeviceSynchronize());
     }
@@ -225,6 +230,8 @@ TEST_P(ExpertMlpCudaTest, BitsDependOnNothingButTheRowAndTheExpert) {
   const std::vector<uint32_t> bits = Bits(together.data(), together.size());
 
   EXPECT_EQ(Bits(Run(x, {shares}, Activation::kSilu, 40).data(), bits.size()), bits) << "max_rows";
+  EXPECT_EQ(Bits(Run(x, {shares}, Activation::kSilu, 0, true).data(), bits.size()), bits)
+      << "spans that travel with the launch";
   const Launches apart = {{shares[2]}, {shares[0]}, {shares[1]}};
   EXPECT_EQ(Bits(Run(x, apart, Activation::kSilu).data(), bits.size()), bits) << "apart";
   std::vector<Share> shuffled = shares;
@@ -234,7 +241,8 @@ TEST_P(ExpertMlpCudaTest, BitsDependOnNothingButTheRowAndTheExpert) {
   const size_t hidden = layout_.down.out;
   for (const size_t rows : {1, 2, 7, 8, 9, 16, 17, 33}) {
     const Share some = {0, {shares[0].places.begin() + 5, shares[0].places.begin() + 5 + rows}};
-    const std::vector<float> out = Run(x, {{some}}, Activation::kSilu);
+    const bool from_host = rows % 2 == 0;
+    const std::vector<float> out = Run(x, {{some}}, Activation::kSilu, 0, from_host);
     for (const uint32_t place : some.places) {
       ASSERT_EQ(Bits(&out[place * hidden], hidden), Bits(&together[place * hidden], hidden))
           << rows << " rows, place " << place;
