@@ -87,8 +87,12 @@ class CudaCompute final : public ModelCompute, private GateLookahead {
   // All of a block but its experts, after the sum of the last block's if there is one.
   absl::Status RunDense(uint32_t layer, const float* combine_weights);
   absl::Status CombineExperts(const float* weights);
-  // Whose gate and norm choose for the block `distance` ahead; null where there is none.
-  const DenseLayer* ReaderAhead(uint32_t distance) const;
+  // What chooses for the block `distance` ahead; null where there is none.
+  struct GateAhead {
+    const float* gate = nullptr;
+    const float* norm = nullptr;
+  };
+  GateAhead FindGateAhead(uint32_t distance) const;
   absl::Status ScoreAhead(uint32_t distance);
   // Logits of up to max_logits tokens, on the device.
   absl::Status RunHead(absl::Span<const uint32_t> tokens);
@@ -180,7 +184,9 @@ absl::Status CudaCompute::Begin(const StepTokens& tokens) {
   // What is staged may still be on its way, if the last pass failed.
   PREGATE_RETURN_IF_ERROR(stream_->Synchronize());
   num_tokens_ = static_cast<uint32_t>(tokens.ids.size());
-  max_position_ = *std::max_element(tokens.positions.begin(), tokens.positions.end());
+  max_position_ = 0;
+  for (const uint32_t position : tokens.positions)
+    max_position_ = std::max(max_position_, position);
   // The same for all passes that end in the same part of the context: their launches are alike.
   num_parts_ = max_position_ / kAttentionPart + 1;
   max_position_ = num_parts_ * kAttentionPart - 1;
@@ -438,22 +444,22 @@ absl::Status CudaCompute::CombineExperts(const float* weights) {
                  cuda_);
 }
 
-const DenseLayer* CudaCompute::ReaderAhead(uint32_t distance) const {
+CudaCompute::GateAhead CudaCompute::FindGateAhead(uint32_t distance) const {
   const size_t target = size_t{layer_} + distance;
-  if (distance == 0 || target >= dense_.layers.size()) return nullptr;
+  if (distance == 0 || target >= dense_.layers.size()) return {};
+  const DenseLayer& own = dense_.layers[target];
+  if (own.gate != nullptr) return {.gate = own.gate, .norm = own.post_attention_norm};
   // A pre-gate reads what its own block's experts read.
-  const DenseLayer& reader = dense_.layers[target];
-  if (reader.gate != nullptr) return &reader;
   const DenseLayer& before = dense_.layers[target - 1];
-  return before.pregate != nullptr ? &before : nullptr;
+  return {.gate = before.pregate, .norm = before.post_attention_norm};
 }
 
 absl::Status CudaCompute::ScoreAhead(uint32_t distance) {
-  const DenseLayer* const reader = ReaderAhead(distance);
-  if (reader == nullptr) return absl::OkStatus();
-  PREGATE_RETURN_IF_ERROR(Normalize(reader->post_attention_norm, work_.ahead));
+  const GateAhead ahead = FindGateAhead(distance);
+  if (ahead.gate == nullptr) return absl::OkStatus();
+  PREGATE_RETURN_IF_ERROR(Normalize(ahead.norm, work_.ahead));
   return Route({.x = work_.ahead,
-                .gate = reader->gate != nullptr ? reader->gate : reader->pregate,
+                .gate = ahead.gate,
                 .logits = work_.gate_logits,
                 .expert_ids = shared_.first_choice,
                 .weights = work_.ahead_weights,
@@ -466,7 +472,7 @@ absl::Status CudaCompute::ScoreAhead(uint32_t distance) {
 }
 
 bool CudaCompute::Score(uint32_t distance, absl::Span<float> probabilities) {
-  if (distance > kMaxAhead || ReaderAhead(distance) == nullptr) return false;
+  if (distance > kMaxAhead || FindGateAhead(distance).gate == nullptr) return false;
   PREGATE_CHECK(probabilities.size() == size_t{num_tokens_} * config_.num_experts);
   // Who asks once asks in every block: from the next pass on the gates' graphs have it.
   wants_ahead_[distance - 1] = true;
